@@ -1,1 +1,5 @@
-//! To come.
+//! The order of the log: a pure core of the weighted Raft family.
+
+mod types;
+
+pub use types::*;
