@@ -11,7 +11,7 @@
 //! * every reference by number (type of a field, field of an index) exists;
 //! * a replicated class refers to no local one.
 
-use crate::Value;
+use crate::{Layout, Value};
 
 /// The number of a class in its dictionary: its position in declaration order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,8 @@ pub struct Dictionary {
     pub(crate) structs: Vec<StructDef>,
     /// Where each index lives: (class, position in the class), by [`IndexId`].
     pub(crate) indexes: Vec<(ClassId, usize)>,
+    /// The record layout of each class, by [`ClassId`].
+    layouts: Vec<Layout>,
 }
 
 /// One class: what its records hold and how they are found.
@@ -61,6 +63,8 @@ pub struct ClassDef {
     pub autoid: Option<FieldId>,
     /// True if `list` was declared: records can be walked in order of their ids without an index.
     pub list: bool,
+    /// Its events, in declaration order.
+    pub events: Vec<EventDef>,
 }
 
 /// One field of a class or struct.
@@ -75,6 +79,28 @@ pub struct FieldDef {
     /// The value a new record gets when none is given. Without one: null if nullable, else the
     /// type's zero (0, false, empty, the first enum member).
     pub default: Option<Value>,
+}
+
+/// A kind of change that a class announces under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventDef {
+    /// Its name, unique among the events of the class.
+    pub name: String,
+    /// Which change it announces.
+    pub kind: EventKind,
+}
+
+/// Which change an event announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// `new`: a record was inserted.
+    New,
+    /// `update`: any field of a record was changed.
+    Update,
+    /// `delete`: a record was deleted.
+    Delete,
+    /// `field update`: this field of a record was changed.
+    Field(FieldId),
 }
 
 /// The type of a field.
@@ -176,6 +202,25 @@ pub struct IndexPart {
 }
 
 impl Dictionary {
+    /// Puts declarations together that were checked: every invariant of the module but the
+    /// numbering of indexes is the caller's promise.
+    pub(crate) fn assemble(
+        name: String,
+        enums: Vec<EnumDef>,
+        structs: Vec<StructDef>,
+        mut classes: Vec<ClassDef>,
+    ) -> Dictionary {
+        let mut indexes = Vec::new();
+        for class in &mut classes {
+            for (position, index) in class.indexes.iter_mut().enumerate() {
+                index.id = IndexId(indexes.len() as u32);
+                indexes.push((class.id, position));
+            }
+        }
+        let layouts = classes.iter().map(|class| Layout::new(class, &structs)).collect();
+        Dictionary { name, classes, enums, structs, indexes, layouts }
+    }
+
     /// The name in `declare database`.
     pub fn name(&self) -> &str {
         &self.name
@@ -222,6 +267,53 @@ impl Dictionary {
         self.class(*class)?.indexes.get(*position)
     }
 
+    /// Where the fields of a class stand in its record images.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such class: ids from peers are checked with [`Dictionary::class`] first.
+    pub fn layout(&self, class: ClassId) -> &Layout {
+        &self.layouts[class.0 as usize]
+    }
+
+    /// The values a new record of `class` has where none are given.
+    pub fn initial_values(&self, class: &ClassDef) -> Vec<Value> {
+        class.fields.iter().map(|field| self.initial_value(field)).collect()
+    }
+
+    /// The value a field has in a new record if none is given: its default, else null if it may
+    /// be null, else the zero of its type.
+    pub fn initial_value(&self, field: &FieldDef) -> Value {
+        match &field.default {
+            Some(value) => value.clone(),
+            None if field.accepts_null() => Value::Null,
+            None => self.zero(&field.ty),
+        }
+    }
+
+    fn zero(&self, ty: &Type) -> Value {
+        match ty {
+            Type::Boolean => Value::Boolean(false),
+            Type::Signed(_) => Value::Signed(0),
+            Type::Unsigned(_) | Type::Autoid => Value::Unsigned(0),
+            Type::Float => Value::Float(0.0),
+            Type::Double => Value::Double(0.0),
+            Type::Char(_) | Type::String => Value::Text(String::new()),
+            Type::Binary(_) | Type::Blob => Value::Bytes(Vec::new()),
+            Type::Date => Value::Date(0),
+            Type::Time => Value::Time(0),
+            Type::DateTime => Value::DateTime(0),
+            Type::Enum(id) => Value::Enum(self.enums[id.0 as usize].members[0].1),
+            Type::Struct(id) => {
+                let fields = &self.structs[id.0 as usize].fields;
+                Value::Struct(fields.iter().map(|field| self.initial_value(field)).collect())
+            }
+            Type::Ref(_) => Value::Null,
+            Type::Vector(_) => Value::List(Vec::new()),
+            Type::Array(item, count) => Value::List(vec![self.zero(item); *count as usize]),
+        }
+    }
+
     /// How many indexes all classes have together.
     pub fn index_count(&self) -> usize {
         self.indexes.len()
@@ -238,5 +330,53 @@ impl ClassDef {
     /// The index with this name.
     pub fn index(&self, name: &str) -> Option<&IndexDef> {
         self.indexes.iter().find(|index| index.name == name)
+    }
+}
+
+impl FieldDef {
+    /// True if null may be stored: the field is nullable, or a `ref`, which may refer to nothing.
+    pub fn accepts_null(&self) -> bool {
+        self.nullable || matches!(self.ty, Type::Ref(_))
+    }
+}
+
+impl EnumDef {
+    /// The name of the member with this number.
+    pub fn member(&self, number: i32) -> Option<&str> {
+        let member = self.members.iter().find(|(_, member)| *member == number)?;
+        Some(&member.0)
+    }
+
+    /// The number of the member with this name.
+    pub fn number(&self, name: &str) -> Option<i32> {
+        self.members.iter().find(|(member, _)| member == name).map(|(_, number)| *number)
+    }
+}
+
+impl Type {
+    /// The type as DDL spells it; an array as `type[n]`, although DDL puts the count after the
+    /// name of the field.
+    pub fn display(&self, dictionary: &Dictionary) -> String {
+        match self {
+            Type::Boolean => "boolean".to_owned(),
+            Type::Signed(bytes) => format!("signed<{bytes}>"),
+            Type::Unsigned(bytes) => format!("unsigned<{bytes}>"),
+            Type::Float => "float".to_owned(),
+            Type::Double => "double".to_owned(),
+            Type::Char(limit) => format!("char<{limit}>"),
+            Type::String => "string".to_owned(),
+            Type::Binary(Some(limit)) => format!("binary<{limit}>"),
+            Type::Binary(None) => "binary".to_owned(),
+            Type::Blob => "blob".to_owned(),
+            Type::Date => "date".to_owned(),
+            Type::Time => "time".to_owned(),
+            Type::DateTime => "datetime".to_owned(),
+            Type::Enum(id) => dictionary.enums[id.0 as usize].name.clone(),
+            Type::Struct(id) => dictionary.structs[id.0 as usize].name.clone(),
+            Type::Ref(id) => format!("ref<{}>", dictionary.classes[id.0 as usize].name),
+            Type::Autoid => "autoid".to_owned(),
+            Type::Vector(item) => format!("vector<{}>", item.display(dictionary)),
+            Type::Array(item, count) => format!("{}[{count}]", item.display(dictionary)),
+        }
     }
 }
