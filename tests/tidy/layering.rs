@@ -131,6 +131,11 @@ pub(crate) fn check_manifest(path: &str, text: &str, findings: &mut Vec<Finding>
         let message = "write `[lints]` and `workspace = true`: one set of lints for all";
         findings.push(Finding::new(path, 0, message));
     }
+    let is_outside = path == "Cargo.toml" || path.starts_with("tests/");
+    if layer_of(path).is_none() && !is_outside {
+        let message = "this crate has no row in the tidy test's table of layers: add one";
+        findings.push(Finding::new(path, 0, message));
+    }
     let is_ours = |name: &str| name == "quorate" || name.starts_with("quorate-");
     for dependency in &manifest.dependencies {
         let (name, line) = (dependency.name.as_str(), dependency.line);
@@ -196,6 +201,12 @@ mod tests {
         assert_eq!(manifest("consensus/Cargo.toml", "rand.workspace = true"), [4]);
         let tests = "[dev-dependencies]\nproptest.workspace = true";
         assert_eq!(manifest("consensus/Cargo.toml", tests), []);
+    }
+
+    #[test]
+    fn a_crate_without_a_layer_is_found() {
+        assert_eq!(manifest("coordination/Cargo.toml", ""), [0]);
+        assert_eq!(manifest("Cargo.toml", "quorate-cluster.workspace = true"), []);
     }
 
     #[test]

@@ -50,6 +50,7 @@ const PARTS: &[Part] = &[
             "--workspace",
             "--all-targets",
             "--locked",
+            "--keep-going",
             "--",
             "--deny",
             "warnings",
@@ -62,7 +63,7 @@ const PARTS: &[Part] = &[
         budget_minutes: 2,
         quick: false,
         install: nothing,
-        commands: &[&["doc", "--workspace", "--no-deps", "--locked"]],
+        commands: &[&["doc", "--workspace", "--no-deps", "--locked", "--keep-going"]],
         variables: &[("RUSTDOCFLAGS", "--deny warnings")],
     },
     Part {
