@@ -10,6 +10,7 @@
 //! Nothing here knows storage, transactions or nodes.
 
 pub mod bytes;
+mod ddl;
 mod dictionary;
 mod encode;
 mod error;
@@ -21,6 +22,7 @@ mod record;
 mod value;
 
 pub use bytes::Malformed;
+pub use ddl::{MAX_DDL_BYTES, SchemaError, SchemaErrors};
 pub use dictionary::{
     ClassDef, ClassId, Dictionary, EnumDef, EnumId, EventDef, EventKind, FieldDef, FieldId,
     IndexDef, IndexId, IndexKind, IndexPart, StructDef, StructId, Type,

@@ -77,8 +77,13 @@ impl<'a> Plain<'a> {
         site: &Site<'_>,
     ) -> Result<Plain<'a>, ValueError> {
         match (ty, value) {
-            (Type::Signed(_) | Type::Unsigned(_), Value::Signed(_) | Value::Unsigned(_)) => {
-                integer(ty, value).ok_or_else(|| site.out_of_range(ty.display(dictionary), value))
+            (Type::Signed(_) | Type::Unsigned(_), Value::Signed(number)) => {
+                let fitting = integer(ty, i128::from(*number));
+                fitting.ok_or_else(|| site.out_of_range(ty.display(dictionary), value))
+            }
+            (Type::Signed(_) | Type::Unsigned(_), Value::Unsigned(number)) => {
+                let fitting = integer(ty, i128::from(*number));
+                fitting.ok_or_else(|| site.out_of_range(ty.display(dictionary), value))
             }
             (Type::Boolean, Value::Boolean(value)) => Ok(Plain::Boolean(*value)),
             (Type::Float, Value::Float(value)) => Ok(Plain::Float(*value)),
@@ -249,12 +254,7 @@ fn width(ty: &Type) -> usize {
 }
 
 /// A number as one of an integer type; none if it does not fit.
-fn integer<'a>(ty: &Type, value: &Value) -> Option<Plain<'a>> {
-    let number = match value {
-        Value::Signed(number) => i128::from(*number),
-        Value::Unsigned(number) => i128::from(*number),
-        _ => return None,
-    };
+pub(crate) fn integer<'a>(ty: &Type, number: i128) -> Option<Plain<'a>> {
     match ty {
         Type::Signed(bytes) => {
             let limit = 1_i128 << (u32::from(*bytes) * 8 - 1);

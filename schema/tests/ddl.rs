@@ -1,0 +1,124 @@
+//! DDL: what is accepted, what it means, and what is said about the rest.
+//!
+//! Each `golden/*.ddl` is parsed; `golden/*.txt` holds what must come out: the canonical DDL of
+//! the dictionary, or all errors in both renderings. `UPDATE_GOLDEN=1` writes the files anew.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use quorate_schema::{Dictionary, EventKind, IndexKind, Type, Value};
+
+const AIRPORTS: &str = include_str!("golden/airports.ddl");
+
+fn outcome(name: &str, text: &str) -> String {
+    match Dictionary::parse(text) {
+        Ok(dictionary) => dictionary.to_ddl(),
+        Err(errors) => {
+            let drawn = errors.render(&format!("{name}.ddl"));
+            format!("{errors}\n\n==== drawn ====\n\n{drawn}")
+        }
+    }
+}
+
+#[test]
+fn golden_files() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut differing = Vec::new();
+    let mut seen = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "ddl") {
+            continue;
+        }
+        seen += 1;
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let got = outcome(&name, &fs::read_to_string(&path).unwrap());
+        let expected_path = path.with_extension("txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&expected_path, &got).unwrap();
+        }
+        let expected = fs::read_to_string(&expected_path).unwrap_or_default();
+        if got != expected {
+            differing.push(format!("---- {name}: got\n{got}\n---- expected\n{expected}"));
+        }
+    }
+    assert!(seen >= 7, "the golden files are gone: {seen} left");
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn airports_mean_what_they_say() {
+    let dictionary = Dictionary::parse(AIRPORTS).unwrap();
+    assert_eq!(dictionary.name(), "airports");
+    let airport = dictionary.class_by_name("Airport").unwrap();
+    assert!(!airport.local && airport.list);
+    let (id, field) = airport.field("id").unwrap();
+    assert_eq!((airport.autoid, &field.ty), (Some(id), &Type::Autoid));
+    let (_, iata) = airport.field("iata").unwrap();
+    assert_eq!((&iata.ty, iata.nullable), (&Type::Char(3), true));
+    let (_, length) = airport.field("frequencies_khz").unwrap();
+    assert_eq!(length.ty, Type::Array(Box::new(Type::Unsigned(4)), 3));
+    let (_, name) = airport.field("name").unwrap();
+    assert_eq!(name.default, Some(Value::Text("unnamed \"field\"\n".to_owned())));
+    assert_eq!(dictionary.structs()[1].fields[1].default, Some(Value::Unsigned(1000)));
+    assert_eq!(dictionary.enums()[0].number("Water"), Some(11));
+
+    let by_icao = airport.index("by_icao").unwrap();
+    assert!(by_icao.unique && by_icao.kind == IndexKind::Hash);
+    let by_country = airport.index("by_country").unwrap();
+    assert!(!by_country.unique && by_country.kind == IndexKind::Tree);
+    assert!(!by_country.parts[0].descending && by_country.parts[1].descending);
+    assert_eq!(airport.index("by_position").unwrap().parts[1].path.len(), 2);
+    let rated = airport.field("rating").unwrap().0;
+    assert_eq!(airport.events[1].kind, EventKind::Field(rated));
+
+    let visit = dictionary.class_by_name("Visit").unwrap();
+    assert!(visit.local);
+    let by_autoid = visit.index("by_autoid").unwrap();
+    assert!(by_autoid.unique && by_autoid.kind == IndexKind::Hash);
+    assert_eq!(dictionary.index(by_autoid.id), Some(by_autoid));
+    assert_eq!(dictionary.index_count(), 8);
+}
+
+#[test]
+fn canonical_text_reads_back() {
+    let dictionary = Dictionary::parse(AIRPORTS).unwrap();
+    let text = dictionary.to_ddl();
+    assert_eq!(Dictionary::parse(&text).unwrap(), dictionary);
+    assert_eq!(Dictionary::parse(&text).unwrap().to_ddl(), text);
+}
+
+#[test]
+fn errors_know_their_place() {
+    let errors =
+        Dictionary::parse("declare database d;\nclass C {\n\t/* é */ strng name;\n};").unwrap_err();
+    let first = &errors.errors()[0];
+    assert_eq!((first.line, first.column), (3, 10));
+    assert_eq!(&errors.text()[first.span.clone()], "strng");
+    assert_eq!(first.hint.as_deref(), Some("did you mean `string`?"));
+}
+
+#[test]
+fn deep_nesting_is_refused_not_followed() {
+    let deep = format!(
+        "declare database d; class C {{ {}int4{} x; }};",
+        "vector<".repeat(50_000),
+        ">".repeat(50_000)
+    );
+    assert!(Dictionary::parse(&deep).is_err());
+    let mut chain = String::from("declare database d;\n");
+    for number in 0..20_000 {
+        chain += &format!("struct S{number} {{ S{} next; }};\n", number + 1);
+    }
+    chain += "struct S20000 { int4 x; };\nclass C { S0 s; };";
+    let errors = Dictionary::parse(&chain).unwrap_err();
+    assert!(errors.to_string().contains("structs nest deeper than"), "{errors}");
+}
+
+#[test]
+fn many_errors_are_cut_off() {
+    let text = format!("declare database d; class C {{ {} }};", "wrong x; ".repeat(10_000));
+    assert_eq!(Dictionary::parse(&text).unwrap_err().errors().len(), 100);
+}
