@@ -215,8 +215,9 @@ impl Core {
             return;
         }
         let State::Leader(leading) = &mut self.state else { return };
-        while let Some(read) = leading.reads.pop_front_if(|read| read.round <= round) {
+        while let Some(read) = leading.reads.front().filter(|read| read.round <= round) {
             out.push(Output::ReadReady { token: read.token, index: read.index });
+            leading.reads.pop_front();
         }
         if !leading.reads.is_empty() {
             self.start_round(out);
