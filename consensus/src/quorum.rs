@@ -20,6 +20,9 @@ pub enum ConfigError {
     NodeRankedTwice(Identity),
     /// The proposed members and ranks are those already in force.
     Unchanged,
+    /// The connected members are no quorum of it: the change could not be committed, and nothing
+    /// after it.
+    OutOfReach,
 }
 
 impl fmt::Display for ConfigError {
@@ -36,6 +39,9 @@ impl fmt::Display for ConfigError {
                 identity.node
             ),
             Self::Unchanged => write!(f, "these members and ranks are already in force"),
+            Self::OutOfReach => {
+                write!(f, "its connected members are no quorum; retry when more are connected")
+            }
         }
     }
 }

@@ -177,6 +177,10 @@ impl Core {
         if *old == config.current {
             return Err(Refusal::InvalidConfig(ConfigError::Unchanged));
         }
+        let in_reach = |who| who == self.identity || self.connected.contains(&who);
+        if !config.is_quorum(in_reach) {
+            return Err(Refusal::InvalidConfig(ConfigError::OutOfReach));
+        }
         let in_one_step = rank_difference(old, &config.current) <= 1;
         if in_one_step || self.planted(Bug::ChangeInOneStep) {
             return Ok(config);

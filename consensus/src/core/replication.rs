@@ -247,10 +247,10 @@ impl Core {
         let Some(progress) = leading.progress.get_mut(&from) else { return };
         let is_stale = match progress.pace {
             Pace::Probe { .. } => guessed.next() >= progress.next,
-            Pace::Replicate => guessed < progress.matched,
+            Pace::Replicate => false,
             Pace::Image => true,
         };
-        if is_stale {
+        if is_stale || guessed < progress.matched {
             return;
         }
         // Below the base there is nothing to compare with: the follower needs an image.

@@ -1,0 +1,11 @@
+//! The core under attack: scripted cases, random schedules, hostile messages, planted bugs.
+#![allow(clippy::unwrap_used)]
+
+mod check;
+mod hostile;
+#[cfg(feature = "planted-bugs")]
+mod planted;
+mod quorum;
+mod random;
+mod scenarios;
+mod world;
