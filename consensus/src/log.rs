@@ -82,6 +82,16 @@ impl Log {
         (self.base_config.0, &self.base_config.1)
     }
 
+    /// The configuration in force at `index` and all later ones.
+    pub(crate) fn configs_since(&self, index: EntryIndex) -> impl Iterator<Item = &Config> {
+        let later = self.configs.iter().filter(move |&&place| place > index);
+        let later = later.filter_map(|&place| match self.entry(place) {
+            Some(Entry { body: Body::Config(config), .. }) => Some(config),
+            _ => None,
+        });
+        std::iter::once(self.config_as_of(index).1).chain(later)
+    }
+
     /// Appends an entry that must follow the last one.
     pub(crate) fn append(&mut self, entry: Entry) {
         let (last, last_term) = self.last();

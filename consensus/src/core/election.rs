@@ -117,7 +117,7 @@ impl Core {
         let repeated = self.hard.vote == Some(from);
         let free = self.hard.vote.is_none() && self.following.source.is_none()
             || self.planted(Bug::VoteTwiceInTerm) && !matches!(self.state, State::Leader(_));
-        let complete = self.is_up_to_date(last) || self.planted(Bug::VoteForAnyLog);
+        let complete = self.is_up_to_date(last);
         let granted = term == self.term() && (repeated || free && complete);
         if granted && !repeated {
             self.hard.vote = Some(from);
@@ -277,9 +277,14 @@ impl Core {
 
     /// Whether this node is allowed to lead and able to hear a quorum. The latter keeps a node in a
     /// partial partition from campaigning for ever.
+    ///
+    /// A node that its newest configuration leaves without rank is still allowed until that one is
+    /// committed: it may be the only one that holds it, so that nobody else could win. It wins by
+    /// the votes of that configuration, in which its own counts nothing, and steps down when it is
+    /// committed (Ongaro 2014, section 4.2.2).
     fn may_campaign(&self) -> bool {
         !self.vetoed
-            && self.config().rank_of(self.identity) > 0
+            && self.log.configs_since(self.commit).any(|c| c.rank_of(self.identity) > 0)
             && self.term().0 < NUMBER_MAX
             && self.connected_quorum()
     }
@@ -287,7 +292,7 @@ impl Core {
     /// Whether a log that ends there holds at least what this one can be needed for.
     fn is_up_to_date(&self, (last, last_term): (EntryIndex, Term)) -> bool {
         let (own, own_term) = self.log.last();
-        (last_term, last) >= (own_term, own)
+        (last_term, last) >= (own_term, own) || self.planted(Bug::VoteForAnyLog)
     }
 
     fn pre_campaign(&mut self, out: &mut Vec<Output>) {

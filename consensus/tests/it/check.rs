@@ -105,10 +105,6 @@ impl Truth {
         }
     }
 
-    pub(crate) fn newest_committed(&self) -> u64 {
-        self.committed.keys().next_back().copied().unwrap_or(0)
-    }
-
     fn note_kind(&mut self, entry: &Entry) {
         match &entry.body {
             Body::Noop => {}

@@ -11,6 +11,8 @@ pub(crate) struct Plan {
     pub(crate) in_memory: bool,
     pub(crate) send_before_durable: bool,
     pub(crate) steps: usize,
+    /// Leaders die young and entries travel one by one: the weather of figure 8 of the Raft paper.
+    pub(crate) churn: bool,
 }
 
 const PLANS: &[Plan] = &[
@@ -27,6 +29,9 @@ const PLANS: &[Plan] = &[
     plan(&[1, 1, 1, 1, 1], true, false),
     plan(&[1, 1, 1, 1, 1], false, false),
     plan(&[3, 1, 1, 0], false, false),
+    churn(&[1, 1, 1]),
+    churn(&[2, 1, 1, 1]),
+    churn(&[1, 1, 1, 1, 1]),
 ];
 
 pub(crate) const fn plan(
@@ -34,11 +39,19 @@ pub(crate) const fn plan(
     in_memory: bool,
     send_before_durable: bool,
 ) -> Plan {
-    Plan { ranks, in_memory, send_before_durable, steps: 1500 }
+    Plan { ranks, in_memory, send_before_durable, steps: 1500, churn: false }
+}
+
+pub(crate) const fn churn(ranks: &'static [u32]) -> Plan {
+    Plan { ranks, in_memory: false, send_before_durable: false, steps: 1500, churn: true }
 }
 
 pub(crate) fn settings(plan: &Plan) -> Settings {
     let mut settings = Settings::new(60, 10, 100, 3).unwrap();
+    if plan.churn {
+        settings.max_append_bytes = 1;
+        settings.max_in_flight = 1;
+    }
     settings.send_before_durable = plan.send_before_durable;
     settings
 }
@@ -48,6 +61,9 @@ pub(crate) fn run(plan: &Plan, seed: u64, settings: Settings, live: bool) -> Wor
     let mut world = World::new(settings, plan.ranks, plan.in_memory, seed);
     let mut rng = Rng(seed ^ 0xD1CE);
     for _ in 0..plan.steps {
+        if plan.churn && rng.one_in(12) {
+            topple(&mut world, &mut rng);
+        }
         act(&mut world, &mut rng);
         if !world.truth.errors.is_empty() {
             return world;
@@ -77,9 +93,7 @@ fn act(world: &mut World, rng: &mut Rng) {
         }
         800..815 => crash(world, node),
         815..850 => {
-            if !world.is_up(node) {
-                world.boot(node);
-            }
+            world.boot_if_down(node);
         }
         850..862 => cut(world, rng),
         862..880 => mend(world),
@@ -101,6 +115,31 @@ fn act(world: &mut World, rng: &mut Rng) {
         972..976 => world.step(node, Input::Veto { on: false }),
         976..986 => world.step(node, Input::ReadIndex { token: 1 }),
         _ => world.tick(node),
+    }
+}
+
+/// The leader dies or loses its connections, perhaps before anything it sent arrives; the others
+/// notice at once.
+fn topple(world: &mut World, rng: &mut Rng) {
+    let count = world.nodes.len();
+    let node = rng.below(count);
+    world.boot_if_down(node);
+    let Some(leader) = any_leader(world, rng) else { return };
+    let identity = world.nodes[leader].identity;
+    if rng.one_in(2) {
+        world.packets.retain(|packet| packet.from != identity);
+    }
+    if rng.one_in(2) {
+        world.crash(leader);
+    }
+    for other in 0..count {
+        world.disconnect(leader, other);
+        world.disconnect(other, leader);
+    }
+    world.pass(5);
+    for other in 0..count {
+        world.connect(leader, other);
+        world.connect(other, leader);
     }
 }
 
@@ -236,9 +275,7 @@ fn change_ranks(world: &mut World, rng: &mut Rng) {
 fn heal(world: &mut World) {
     for node in 0..world.nodes.len() {
         world.step(node, Input::Veto { on: false });
-        if !world.is_up(node) {
-            world.boot(node);
-        }
+        world.boot_if_down(node);
     }
     world.cut.clear();
     for from in 0..world.nodes.len() {

@@ -5,8 +5,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use quorate_consensus::{
-    Body, Config, Core, Entry, EntryIndex, HardState, Identity, Input, Member, Message, Output,
-    Payload, Role, Settings, Start, Term,
+    Config, Core, Entry, EntryIndex, HardState, Identity, Input, Member, Message, Output, Payload,
+    Role, Settings, Start, Term,
 };
 
 use crate::check::Truth;
@@ -85,7 +85,6 @@ pub(crate) struct World {
     pub(crate) cut: BTreeSet<(usize, usize)>,
     pub(crate) truth: Truth,
     pub(crate) rng: Rng,
-    pub(crate) genesis: Config,
 }
 
 pub(crate) fn id(node: u32) -> Identity {
@@ -110,7 +109,6 @@ impl World {
             cut: BTreeSet::new(),
             truth: Truth::default(),
             rng: Rng(seed),
-            genesis: genesis.clone(),
         };
         for node in 0..ranks.len() {
             let disk = Disk { start: Start::genesis(genesis.clone()) };
@@ -120,6 +118,12 @@ impl World {
             world.boot(node);
         }
         world
+    }
+
+    pub(crate) fn boot_if_down(&mut self, node: usize) {
+        if !self.is_up(node) {
+            self.boot(node);
+        }
     }
 
     /// Starts the node from its disk and connects it.
@@ -428,13 +432,5 @@ impl Node {
             chains: Vec::new(),
             events: Vec::new(),
         }
-    }
-
-    /// The windows among its committed entries that it still keeps.
-    pub(crate) fn committed_windows(&self) -> usize {
-        let Some(core) = &self.core else { return 0 };
-        let entries = core.entries_from(core.first());
-        let committed = entries.take_while(|entry| entry.index <= core.commit());
-        committed.filter(|entry| matches!(entry.body, Body::Window { .. })).count()
     }
 }
