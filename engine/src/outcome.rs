@@ -1,0 +1,170 @@
+//! Exactly once: which transactions of which origin are in the replicated state.
+//!
+//! An origin that does not hear how its commit ended may ask or submit again; so the state
+//! itself remembers, for each origin, the sequences that committed and at which index. It forgets
+//! those below the origin's *low water*, a promise (carried by every write set) that nobody will
+//! ask about them again.
+//!
+//! Invariants:
+//! * no remembered sequence is below its origin's low water;
+//! * at most [`ORIGINS_MAX`] origins are remembered; the one whose last commit is oldest is
+//!   forgotten first. Like everything here that is a function of the log alone.
+
+use imbl::OrdMap;
+use quorate_schema::bytes::{Malformed, Reader, Writer};
+
+use crate::{Index, TransactionId};
+
+/// How many origins are remembered. Each start of a diskless node is one more; 1024 starts with
+/// commits between the first try and the repeat of one transaction do not happen.
+const ORIGINS_MAX: usize = 1024;
+
+/// What became of a transaction, as far as the replicated state knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It committed at this index.
+    Committed(Index),
+    /// It is below its origin's low water: settled long ago, how is not known any more.
+    Forgotten,
+    /// It has not committed up to now. It may still be under way.
+    Unknown,
+}
+
+/// The memory of all origins. See the module for the invariants.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ExactlyOnce {
+    origins: OrdMap<u128, Origin>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Origin {
+    low_water: u64,
+    /// The index of its newest commit.
+    last: Index,
+    committed: OrdMap<u64, Index>,
+}
+
+impl ExactlyOnce {
+    pub(crate) fn outcome(&self, id: TransactionId) -> Outcome {
+        let Some(origin) = self.origins.get(&id.origin) else { return Outcome::Unknown };
+        if id.sequence < origin.low_water {
+            return Outcome::Forgotten;
+        }
+        origin.committed.get(&id.sequence).map_or(Outcome::Unknown, |at| Outcome::Committed(*at))
+    }
+
+    /// Remembers that `id` committed at `index`, and forgets what `low_water` allows.
+    pub(crate) fn observe(&mut self, id: TransactionId, low_water: u64, index: Index) {
+        if !self.origins.contains_key(&id.origin) && self.origins.len() >= ORIGINS_MAX {
+            let oldest = self.origins.iter().min_by_key(|(_, origin)| origin.last);
+            let oldest = *oldest.expect("the table is full, so it is not empty").0;
+            self.origins.remove(&oldest);
+        }
+        let origin = self.origins.entry(id.origin).or_default();
+        origin.last = index;
+        origin.committed.insert(id.sequence, index);
+        origin.low_water = origin.low_water.max(low_water);
+        while let Some((sequence, _)) = origin.committed.get_min() {
+            if *sequence >= origin.low_water {
+                break;
+            }
+            let sequence = *sequence;
+            origin.committed.remove(&sequence);
+        }
+    }
+
+    pub(crate) fn encode(&self, to: &mut Writer) {
+        to.u32(u32::try_from(self.origins.len()).expect("bounded by ORIGINS_MAX"));
+        for (number, origin) in &self.origins {
+            to.u128(*number);
+            to.u64(origin.low_water);
+            to.u64(origin.last.0);
+            to.u32(u32::try_from(origin.committed.len()).expect("bounded by commits in flight"));
+            for (sequence, index) in &origin.committed {
+                to.u64(*sequence);
+                to.u64(index.0);
+            }
+        }
+    }
+
+    /// Reads what [`ExactlyOnce::encode`] wrote of a state at `upto`; refuses anything else.
+    pub(crate) fn decode(from: &mut Reader<'_>, upto: Index) -> Result<Self, Malformed> {
+        let mut table = ExactlyOnce::default();
+        let mut previous = None;
+        for _ in 0..from.count(36)? {
+            let number = from.u128()?;
+            let mut origin =
+                Origin { low_water: from.u64()?, last: Index(from.u64()?), ..Origin::default() };
+            if previous.is_some_and(|previous| previous >= number) || origin.last > upto {
+                return Err(from.malformed("origins out of order"));
+            }
+            previous = Some(number);
+            let mut least = origin.low_water;
+            for _ in 0..from.count(16)? {
+                let (sequence, index) = (from.u64()?, Index(from.u64()?));
+                if sequence < least || sequence == u64::MAX || index > upto {
+                    return Err(from.malformed("committed sequences out of order"));
+                }
+                least = sequence + 1;
+                origin.committed.insert(sequence, index);
+            }
+            table.origins.insert(number, origin);
+        }
+        if table.origins.len() > ORIGINS_MAX {
+            return Err(from.malformed("more origins than are remembered"));
+        }
+        Ok(table)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn id(origin: u128, sequence: u64) -> TransactionId {
+        TransactionId { origin, sequence }
+    }
+
+    #[test]
+    fn commits_are_remembered_until_low_water_passes_them() {
+        let mut table = ExactlyOnce::default();
+        table.observe(id(7, 1), 1, Index(10));
+        table.observe(id(7, 2), 1, Index(11));
+        assert_eq!(table.outcome(id(7, 1)), Outcome::Committed(Index(10)));
+        assert_eq!(table.outcome(id(7, 3)), Outcome::Unknown);
+        assert_eq!(table.outcome(id(8, 1)), Outcome::Unknown);
+        table.observe(id(7, 3), 2, Index(12));
+        assert_eq!(table.outcome(id(7, 1)), Outcome::Forgotten);
+        assert_eq!(table.outcome(id(7, 2)), Outcome::Committed(Index(11)));
+    }
+
+    #[test]
+    fn the_oldest_origin_is_forgotten_when_there_are_too_many() {
+        let mut table = ExactlyOnce::default();
+        for origin in 0..ORIGINS_MAX as u64 {
+            table.observe(id(origin.into(), 1), 0, Index(origin + 1));
+        }
+        table.observe(id(0, 2), 0, Index(5000));
+        table.observe(id(9999, 1), 0, Index(5001));
+        assert_eq!(table.origins.len(), ORIGINS_MAX);
+        assert_eq!(table.outcome(id(1, 1)), Outcome::Unknown);
+        assert_eq!(table.outcome(id(0, 1)), Outcome::Committed(Index(1)));
+    }
+
+    #[test]
+    fn the_table_survives_its_encoding() {
+        let mut table = ExactlyOnce::default();
+        for step in 1..50_u64 {
+            table.observe(id((step % 5).into(), step), step.saturating_sub(9), Index(step));
+        }
+        let mut writer = Writer::new();
+        table.encode(&mut writer);
+        let bytes = writer.finish();
+        let back = ExactlyOnce::decode(&mut Reader::new(&bytes), Index(49)).unwrap();
+        let mut again = Writer::new();
+        back.encode(&mut again);
+        assert_eq!(again.finish(), bytes);
+        assert!(ExactlyOnce::decode(&mut Reader::new(&bytes), Index(40)).is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! Apply: a write set and a root make the next root. Total, and takes no decision.
+//!
+//! The order of steps is fixed, because ids are given out in it and must be equal on all nodes:
+//! 1. changes, in order: deleted places go to the free list, all index keys given up leave;
+//! 2. inserts, in order: each takes the place freed last, else a new one, and its autoid;
+//! 3. images and keys are patched with these numbers, records and index keys go in.
+//!
+//! What contradicts the root is refused as [`Malformed`]: no correct leader admits it. The next
+//! root is built beside, so a refusal leaves nothing behind.
+
+use std::sync::Arc;
+
+use imbl::Vector;
+use quorate_schema::bytes::Malformed;
+use quorate_schema::{ClassDef, ClassId, Dictionary, Key, Patch, PatchWhat, RecordRef};
+
+use super::{ClassTable, Entry, Place, Root, StoredRecord};
+use crate::digest::{free_digest, record_digest};
+use crate::keys::{entry_bytes, key_of, record_bytes};
+use crate::write_set::{Change, Insert, WriteSet};
+use crate::{Index, Outcome};
+
+/// The lasting numbers of one inserted record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) class: ClassId,
+    pub(crate) id: u64,
+    pub(crate) creation: u64,
+    /// None if the class has none.
+    pub(crate) autoid: Option<u64>,
+}
+
+/// Mistakes to make on purpose; none without the feature `planted-bugs`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mistakes {
+    pub(crate) oldest_free_first: bool,
+    pub(crate) outcomes_forgotten: bool,
+}
+
+impl Root {
+    /// The root after `write_set` of replicated classes at `index`, the one after this root's.
+    pub(crate) fn apply(
+        &self,
+        dictionary: &Dictionary,
+        index: Index,
+        write_set: &WriteSet<'_>,
+        mistakes: Mistakes,
+    ) -> Result<(Root, Vec<Given>), Malformed> {
+        assert_eq!(index, self.index.next(), "applied out of order, after {}", self.index);
+        if self.exactly_once.outcome(write_set.id) != Outcome::Unknown {
+            return Err(refused("a transaction that was applied before"));
+        }
+        let (mut next, given) = Step::new(self, dictionary, index.0, mistakes).run(write_set)?;
+        next.index = index;
+        next.used_bytes = used(self.used_bytes, write_set.byte_delta)?;
+        if !mistakes.outcomes_forgotten {
+            next.exactly_once.observe(write_set.id, write_set.low_water, index);
+        }
+        Ok((next, given))
+    }
+
+    /// The root after `write_set` of local classes.
+    pub(crate) fn apply_local(
+        &self,
+        dictionary: &Dictionary,
+        write_set: &WriteSet<'_>,
+    ) -> Result<(Root, Vec<Given>), Malformed> {
+        let local_index = self.local_index.next();
+        let step = Step::new(self, dictionary, local_index.0, Mistakes::default());
+        let (mut next, given) = step.run(write_set)?;
+        next.local_index = local_index;
+        next.used_local_bytes = used(self.used_local_bytes, write_set.byte_delta)?;
+        // Local classes are not part of the state that nodes compare.
+        next.digest = self.digest;
+        Ok((next, given))
+    }
+}
+
+fn used(before: u64, byte_delta: i64) -> Result<u64, Malformed> {
+    before.checked_add_signed(byte_delta).ok_or(refused("more bytes freed than used"))
+}
+
+fn refused(what: &'static str) -> Malformed {
+    Malformed { what, offset: 0 }
+}
+
+/// One application under way.
+struct Step<'d> {
+    next: Root,
+    dictionary: &'d Dictionary,
+    creation: u64,
+    mistakes: Mistakes,
+    byte_delta: i64,
+}
+
+impl<'d> Step<'d> {
+    fn new(root: &Root, dictionary: &'d Dictionary, creation: u64, mistakes: Mistakes) -> Self {
+        Step { next: root.clone(), dictionary, creation, mistakes, byte_delta: 0 }
+    }
+
+    fn run(mut self, write_set: &WriteSet<'_>) -> Result<(Root, Vec<Given>), Malformed> {
+        for change in &write_set.changes {
+            self.give_up(change)?;
+        }
+        let given: Vec<Given> =
+            write_set.inserts.iter().map(|insert| self.give_numbers(insert.class)).collect();
+        for change in &write_set.changes {
+            self.update(change, &given)?;
+        }
+        for (insert, own) in write_set.inserts.iter().zip(&given) {
+            self.insert(insert, own, &given)?;
+        }
+        if self.byte_delta != write_set.byte_delta {
+            return Err(refused("a byte delta that is not the sum of its changes"));
+        }
+        Ok((self.next, given))
+    }
+
+    /// Step 1 of one change: its keys leave, and if it is a delete, its record.
+    fn give_up(&mut self, change: &Change<'_>) -> Result<(), Malformed> {
+        let class = self.class(change.class);
+        let table = table(&mut self.next, change.class);
+        let old = match table.records.get(&change.id) {
+            Some(old) if old.creation == change.creation => Arc::clone(old),
+            _ => return Err(refused("a change of a record that is not there")),
+        };
+        check_keys(self.dictionary, class, change, &old)?;
+        for removed in &change.removed {
+            let place = Place { key: removed.key, id: change.id };
+            let entry = table.indexes[removed.position].remove(&place);
+            assert!(entry.is_some(), "index entry of record {} is missing", change.id);
+            self.byte_delta -= entry_bytes(removed.key);
+        }
+        self.byte_delta -= record_bytes(&old.image);
+        let mut digest = record_digest(class.id, change.id, old.creation, &old.image);
+        if change.image.is_none() {
+            table.records.remove(&change.id);
+            let position = table.free.len() as u64;
+            digest = digest.wrapping_sub(free_digest(class.id, position, change.id));
+            table.free.push_back(change.id);
+        }
+        self.next.digest = self.next.digest.wrapping_sub(digest);
+        Ok(())
+    }
+
+    /// Step 2 of one insert.
+    fn give_numbers(&mut self, class: ClassId) -> Given {
+        let has_autoid = self.class(class).autoid.is_some();
+        let table = Arc::make_mut(&mut self.next.classes[class.0 as usize]);
+        let id = match take_free(&mut table.free, self.mistakes.oldest_free_first) {
+            Some(id) => {
+                let digest = free_digest(class, table.free.len() as u64, id);
+                self.next.digest = self.next.digest.wrapping_sub(digest);
+                id
+            }
+            None => {
+                table.next_id += 1;
+                table.next_id - 1
+            }
+        };
+        let autoid = has_autoid.then_some(table.next_autoid);
+        table.next_autoid += u64::from(has_autoid);
+        Given { class, id, creation: self.creation, autoid }
+    }
+
+    /// Step 3 of an update.
+    fn update(&mut self, change: &Change<'_>, given: &[Given]) -> Result<(), Malformed> {
+        let Some(image) = change.image else { return Ok(()) };
+        let image = patched(image, &change.patches, given, None);
+        for (removed, key) in change.removed.iter().zip(&change.added) {
+            self.put_key(change.class, removed.position, change.id, key, given, None)?;
+        }
+        self.put_record(change.class, change.id, change.creation, image);
+        Ok(())
+    }
+
+    /// Step 3 of an insert.
+    fn insert(
+        &mut self,
+        insert: &Insert<'_>,
+        own: &Given,
+        given: &[Given],
+    ) -> Result<(), Malformed> {
+        let image = patched(insert.image, &insert.patches, given, own.autoid);
+        for (position, key) in insert.added.iter().enumerate() {
+            self.put_key(insert.class, position, own.id, key, given, own.autoid)?;
+        }
+        self.put_record(insert.class, own.id, own.creation, image);
+        Ok(())
+    }
+
+    fn put_key(
+        &mut self,
+        class: ClassId,
+        position: usize,
+        id: u64,
+        key: &Key,
+        given: &[Given],
+        autoid: Option<u64>,
+    ) -> Result<(), Malformed> {
+        let unique = self.class(class).indexes[position].unique && !key.has_null;
+        let bytes = patched(&key.bytes, &key.patches, given, autoid);
+        let table = table(&mut self.next, class);
+        if unique && table.ids_of(position, &bytes).next().is_some() {
+            return Err(refused("a key that its unique index has already"));
+        }
+        self.byte_delta += entry_bytes(&bytes);
+        table.indexes[position].insert(Entry { key: bytes.into(), id });
+        Ok(())
+    }
+
+    fn put_record(&mut self, class: ClassId, id: u64, creation: u64, image: Box<[u8]>) {
+        self.byte_delta += record_bytes(&image);
+        let digest = record_digest(class, id, creation, &image);
+        self.next.digest = self.next.digest.wrapping_add(digest);
+        let record = Arc::new(StoredRecord { creation, image });
+        table(&mut self.next, class).records.insert(id, record);
+    }
+
+    fn class(&self, class: ClassId) -> &'d ClassDef {
+        &self.dictionary.classes()[class.0 as usize]
+    }
+}
+
+/// The tables of one class, copied if an older root shares them.
+fn table(root: &mut Root, class: ClassId) -> &mut ClassTable {
+    Arc::make_mut(&mut root.classes[class.0 as usize])
+}
+
+fn take_free(free: &mut Vector<u64>, oldest_first: bool) -> Option<u64> {
+    if oldest_first { free.pop_front() } else { free.pop_back() }
+}
+
+/// The keys a change gives up are those of the old image, and an update gives up exactly those
+/// that its new image does not have; and an autoid stays.
+fn check_keys(
+    dictionary: &Dictionary,
+    class: &ClassDef,
+    change: &Change<'_>,
+    old: &StoredRecord,
+) -> Result<(), Malformed> {
+    let mut removed = change.removed.iter().peekable();
+    for (position, index) in class.indexes.iter().enumerate() {
+        let old_key = key_of(dictionary, index, &old.image);
+        if let Some(removed) = removed.next_if(|removed| removed.position == position) {
+            if removed.key != old_key.bytes || removed.has_null != old_key.has_null {
+                return Err(refused("a key given up that the record does not have"));
+            }
+        } else if let Some(image) = change.image {
+            let key = key_of(dictionary, index, image);
+            if !key.patches.is_empty() || key.bytes != old_key.bytes {
+                return Err(refused("an update that hides the change of a key"));
+            }
+        }
+    }
+    if let (Some(autoid), Some(image)) = (class.autoid, change.image) {
+        let value = |image| RecordRef::new(dictionary, class, image).unsigned(autoid);
+        if value(image) != value(&old.image) {
+            return Err(refused("an update that changes an autoid"));
+        }
+    }
+    Ok(())
+}
+
+/// `bytes` with all numbers put in that were not known before.
+fn patched(bytes: &[u8], patches: &[Patch], given: &[Given], autoid: Option<u64>) -> Box<[u8]> {
+    let mut bytes: Box<[u8]> = bytes.into();
+    for patch in patches {
+        let value = match patch.what {
+            PatchWhat::RecordId(number) => given[number as usize].id,
+            PatchWhat::Creation(number) => given[number as usize].creation,
+            PatchWhat::Autoid => autoid.expect("decode admits autoids in inserts only"),
+        };
+        patch.apply(&mut bytes, value);
+    }
+    bytes
+}

@@ -1,0 +1,226 @@
+//! The writer: the one place where roots are made.
+//!
+//! It holds the *working* root, which may be ahead of the published one, and the certifier's base
+//! that belongs to it. Whoever changes data does it here, under one lock: the applier with
+//! replicated write sets in log order, clients with write sets of local classes.
+//!
+//! Invariants: `base.last() == working.index` and `local_base.last() == working.local_index`;
+//! so a decision made under the lock holds for exactly the state it is applied to.
+
+use std::sync::Arc;
+
+use quorate_schema::Dictionary;
+use quorate_schema::bytes::Malformed;
+
+use crate::certify::{self, Base, Budget, Request};
+use crate::image;
+use crate::store::{Given, Mistakes, Root};
+use crate::write_set::WriteSet;
+use crate::{
+    DatabaseParams, Footprint, ImageError, Index, Isolation, Outcome, ReadSet, Refusal, Submission,
+    Tail,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    working: Arc<Root>,
+    base: Base,
+    local_base: Base,
+    params: DatabaseParams,
+}
+
+/// A transaction on local classes that asks to be certified and applied.
+#[derive(Debug)]
+pub(crate) struct LocalSubmission {
+    pub(crate) write_set: Arc<[u8]>,
+    pub(crate) snapshot: Index,
+    pub(crate) local_snapshot: Index,
+    pub(crate) isolation: Isolation,
+    pub(crate) reads: ReadSet,
+    pub(crate) local_reads: ReadSet,
+}
+
+impl Writer {
+    pub(crate) fn new(root: Arc<Root>, params: DatabaseParams) -> Writer {
+        Writer { working: root, base: Base::default(), local_base: Base::default(), params }
+    }
+
+    /// The newest root, published or not.
+    pub(crate) fn working(&self) -> &Arc<Root> {
+        &self.working
+    }
+
+    pub(crate) fn certify(
+        &self,
+        tail: &Tail,
+        submission: &Submission,
+        footprint: &Footprint,
+    ) -> Result<(), Refusal> {
+        for known in [self.working.exactly_once.outcome(submission.id), tail.outcome(submission.id)]
+        {
+            if known != Outcome::Unknown {
+                return Err(Refusal::Known(known));
+            }
+        }
+        let Submission { snapshot, isolation, reads, .. } = submission;
+        self.decide(tail, *snapshot, *isolation, footprint, reads)
+    }
+
+    /// Certification without asking whether the transaction is known.
+    pub(crate) fn decide(
+        &self,
+        tail: &Tail,
+        snapshot: Index,
+        isolation: Isolation,
+        footprint: &Footprint,
+        reads: &ReadSet,
+    ) -> Result<(), Refusal> {
+        let request = Request { snapshot, isolation, footprint, reads };
+        let budget = Budget {
+            used_bytes: self.working.used_bytes,
+            allowed_bytes: self.params.allowed_bytes(),
+        };
+        #[cfg(feature = "planted-bugs")]
+        return self.certify_wrongly(tail, request, budget);
+        #[cfg(not(feature = "planted-bugs"))]
+        certify::certify(&self.base, tail, request, budget)
+    }
+
+    /// Checks what a transaction on replicated classes read of local ones: at the time it asks,
+    /// since no other node could check it later.
+    pub(crate) fn check_local_reads(
+        &self,
+        local_snapshot: Index,
+        reads: &ReadSet,
+    ) -> Result<(), Refusal> {
+        let tail = Tail::new(self.local_base.last().next());
+        certify::check_reads(
+            &self.local_base,
+            &tail,
+            local_snapshot,
+            Isolation::Serializable,
+            reads,
+        )
+    }
+
+    /// Applies a decided write set at `index`. See [`Applier::apply`](crate::Applier::apply).
+    pub(crate) fn apply(
+        &mut self,
+        dictionary: &Dictionary,
+        index: Index,
+        write_set: &WriteSet<'_>,
+    ) -> Result<Vec<Given>, Malformed> {
+        let mistakes = self.mistakes();
+        let (next, given) = self.working.apply(dictionary, index, write_set, mistakes)?;
+        self.base.observe(index, &write_set.footprint(dictionary));
+        self.working = Arc::new(next);
+        Ok(given)
+    }
+
+    pub(crate) fn skip(&mut self, index: Index) {
+        self.base.advance(index);
+        Arc::make_mut(&mut self.working).index = index;
+    }
+
+    /// Certifies and applies a write set of local classes.
+    pub(crate) fn commit_local(
+        &mut self,
+        dictionary: &Dictionary,
+        submission: &LocalSubmission,
+    ) -> Result<Vec<Given>, Refusal> {
+        let write_set = WriteSet::decode_local(&submission.write_set, dictionary)
+            .expect("this process encoded the write set a moment ago");
+        let footprint = write_set.footprint(dictionary);
+        let request = Request {
+            snapshot: submission.local_snapshot,
+            isolation: submission.isolation,
+            footprint: &footprint,
+            reads: &submission.local_reads,
+        };
+        let budget = Budget {
+            used_bytes: self.working.used_local_bytes,
+            allowed_bytes: self.params.allowed_local_bytes(),
+        };
+        let local_index = self.local_base.last().next();
+        certify::certify(&self.local_base, &Tail::new(local_index), request, budget)?;
+        self.check_replicated_reads(submission, &footprint)?;
+        let (next, given) = self
+            .working
+            .apply_local(dictionary, &write_set)
+            .expect("what was certified under this lock fits the root");
+        self.local_base.observe(local_index, &footprint);
+        self.working = Arc::new(next);
+        Ok(given)
+    }
+
+    /// What a transaction on local classes read of replicated ones, and the replicated targets of
+    /// its references.
+    fn check_replicated_reads(
+        &self,
+        submission: &LocalSubmission,
+        footprint: &Footprint,
+    ) -> Result<(), Refusal> {
+        let tail = Tail::new(self.base.last().next());
+        let LocalSubmission { snapshot, isolation, reads, .. } = submission;
+        certify::check_reads(&self.base, &tail, *snapshot, *isolation, reads)?;
+        let written = |point: &u64| self.base.written_after(*point, *snapshot);
+        if footprint.dependencies.iter().any(written) {
+            return Err(Refusal::Conflict);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn image(&self, dictionary: &Dictionary) -> crate::Image {
+        image::encode(dictionary, &self.working, &self.base)
+    }
+
+    pub(crate) fn install(
+        &mut self,
+        dictionary: &Dictionary,
+        bytes: &[u8],
+    ) -> Result<Index, ImageError> {
+        let (root, base) = image::decode(dictionary, bytes, &self.working)?;
+        let index = root.index;
+        self.working = Arc::new(root);
+        self.base = base;
+        Ok(index)
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    fn mistakes(&self) -> Mistakes {
+        Mistakes::default()
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn mistakes(&self) -> Mistakes {
+        Mistakes {
+            oldest_free_first: self.params.has_bug(crate::Bug::FreeListOrder),
+            outcomes_forgotten: self.params.has_bug(crate::Bug::ExactlyOnceForgotten),
+        }
+    }
+
+    /// Certification with the mistake the parameters ask for, if any.
+    #[cfg(feature = "planted-bugs")]
+    fn certify_wrongly(
+        &self,
+        tail: &Tail,
+        request: Request<'_>,
+        budget: Budget,
+    ) -> Result<(), Refusal> {
+        use crate::Bug;
+        let empty = Tail::new(tail.next());
+        let mut reads = request.reads.clone();
+        let mut footprint = request.footprint.clone();
+        let mut tail = tail;
+        match self.params.bug {
+            Some(Bug::CertifyIgnoresTail) => tail = &empty,
+            Some(Bug::CertifyIgnoresReads) => reads = ReadSet::default(),
+            Some(Bug::ReadSetRangeMissed) => reads.ranges.clear(),
+            Some(Bug::WritesUnchecked) => footprint.points.clear(),
+            _ => {}
+        }
+        let request = Request { footprint: &footprint, reads: &reads, ..request };
+        certify::certify(&self.base, tail, request, budget)
+    }
+}
