@@ -5,6 +5,8 @@
 //!   [`RecordRef`] reads them in place.
 //! * [`Dictionary::key`] and [`Dictionary::key_from_values`] make index keys whose order as bytes
 //!   is the order of their values.
+//! * [`Class`], derived, makes a Rust struct a class; [`Dictionary::builder`] makes a dictionary of
+//!   such structs.
 //! * [`bytes`] reads and writes the byte forms of everything else.
 //!
 //! Nothing here knows storage, transactions or nodes.
@@ -19,6 +21,7 @@ mod key;
 mod layout;
 mod plain;
 mod record;
+pub mod typed;
 mod value;
 
 pub use bytes::Malformed;
@@ -31,5 +34,7 @@ pub use encode::EncodedRecord;
 pub use error::ValueError;
 pub use key::{Key, prefix_end};
 pub use layout::{Layout, MAX_VARIABLE_BYTES, Patch, PatchWhat};
+pub use quorate_schema_derive::{Class, Enum, Struct};
 pub use record::RecordRef;
+pub use typed::{Class, DictionaryBuilder, Ref};
 pub use value::{Reference, Value};

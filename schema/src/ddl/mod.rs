@@ -18,7 +18,7 @@
 //! Declarations may refer to later ones. `persistent` and `transient` and the sizes of indexes are
 //! accepted for the sake of existing texts and change nothing: where a database is stored is a
 //! parameter of opening it. `autoid;` stands for a field `autoid` of type `autoid` and an index
-//! `unique hash<autoid> by_autoid`. `autoid_t<C>` is `unsigned<8>`. Numbers may be hexadecimal.
+//! `unique hash<autoid> by_autoid`. An enum member may be given by its number. `autoid_t<C>` is `unsigned<8>`. Numbers may be hexadecimal.
 //!
 //! `token` makes tokens, `parse` declarations, `types`, `check` and `shape` the dictionary;
 //! `print` writes it again. All errors of a text are reported at once, with their places (`error`).
@@ -33,6 +33,7 @@ mod token;
 mod types;
 
 pub use error::{SchemaError, SchemaErrors};
+pub(crate) use print::quoted;
 
 use crate::Dictionary;
 use error::Errors;

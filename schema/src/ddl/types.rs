@@ -398,6 +398,14 @@ fn literal_value(ty: &Type, literal: &Literal, enums: &[EnumDef]) -> Result<Valu
                 hint: did_you_mean(word, declared.members.iter().map(|(name, _)| name.as_str())),
             })
         }
+        (Type::Enum(id), Literal::Number(number)) => {
+            let declared = &enums[id.0 as usize];
+            let member = i32::try_from(*number).ok().filter(|n| declared.member(*n).is_some());
+            member.map(Value::Enum).ok_or_else(|| Mismatch {
+                message: format!("enum `{}` has no member of number {number}", declared.name),
+                hint: None,
+            })
+        }
         (Type::Enum(id), _) => {
             mismatch(&format!("the default is a member of `{}`", enums[id.0 as usize].name))
         }
