@@ -326,7 +326,7 @@ fn describe(node: &Node) -> String {
 
 #[test]
 fn random_schedules_keep_every_guarantee_and_healed_clusters_make_progress() {
-    let seeds = std::env::var("CONSENSUS_SEEDS").map_or(60, |n| n.parse().unwrap());
+    let seeds = std::env::var("CONSENSUS_SEEDS").map_or(400, |n| n.parse().unwrap());
     let first = std::env::var("CONSENSUS_FIRST").map_or(0, |n| n.parse().unwrap());
     let (mut leaders, mut truncations, mut early, mut images) = (0, 0, 0, 0);
     let (mut configs, mut joint, mut windows) = (0, 0, 0);
