@@ -8,14 +8,14 @@ use thiserror::Error;
 
 use crate::Value;
 
-/// A value that does not fit its field. Nothing was written.
+/// A value that does not fit its field. Nothing was changed.
 ///
 /// `place` names the class and the path to the field, as in `Airport.position.lat`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ValueError {
     /// The value is of another type than the field.
-    #[error("{place} is of type {expected} but got {got}; nothing was written, convert the value")]
+    #[error("{place} is of type {expected} but got {got}; nothing was changed, convert the value")]
     WrongType {
         /// The class and field.
         place: String,
@@ -24,8 +24,21 @@ pub enum ValueError {
         /// What was given.
         got: String,
     },
+    /// A field of a record does not fit the type that the program has for it.
+    #[error(
+        "{place} holds {got}, which is no {expected}; nothing was changed, make the program's \
+         type and the dictionary agree"
+    )]
+    NotInProgram {
+        /// The class and field.
+        place: String,
+        /// The program's type.
+        expected: &'static str,
+        /// What the record holds.
+        got: String,
+    },
     /// The number does not fit the type of the field.
-    #[error("{place}: {got} does not fit {expected}; nothing was written")]
+    #[error("{place}: {got} does not fit {expected}; nothing was changed")]
     OutOfRange {
         /// The class and field.
         place: String,
@@ -35,7 +48,7 @@ pub enum ValueError {
         got: String,
     },
     /// Null for a field that is not nullable.
-    #[error("{place} of type {expected} is not nullable but got null; nothing was written")]
+    #[error("{place} of type {expected} is not nullable but got null; nothing was changed")]
     NotNullable {
         /// The class and field.
         place: String,
@@ -43,7 +56,7 @@ pub enum ValueError {
         expected: String,
     },
     /// More bytes than the field, or a record as a whole, can hold.
-    #[error("{place}: {got_bytes} bytes are more than {expected} holds; nothing was written")]
+    #[error("{place}: {got_bytes} bytes are more than {expected} holds; nothing was changed")]
     TooLong {
         /// The class and field.
         place: String,
@@ -53,7 +66,7 @@ pub enum ValueError {
         got_bytes: usize,
     },
     /// Another number of values than fields, array elements or key parts.
-    #[error("{place} takes {expected} values but got {got}; nothing was written")]
+    #[error("{place} takes {expected} values but got {got}; nothing was changed")]
     WrongLength {
         /// The class, field or index.
         place: String,
@@ -63,7 +76,7 @@ pub enum ValueError {
         got: usize,
     },
     /// The number of no member of the enum.
-    #[error("{place}: {got} is no member of enum {expected}; nothing was written")]
+    #[error("{place}: {got} is no member of enum {expected}; nothing was changed")]
     UnknownMember {
         /// The class and field.
         place: String,
@@ -73,7 +86,7 @@ pub enum ValueError {
         got: String,
     },
     /// The class has no field with this number or name.
-    #[error("class {class} has no field {field}; nothing was written, see the dictionary")]
+    #[error("class {class} has no field {field}; nothing was changed, see the dictionary")]
     UnknownField {
         /// The class.
         class: String,
@@ -82,7 +95,7 @@ pub enum ValueError {
     },
     /// A value for an `autoid` field, which only the class's counter fills.
     #[error(
-        "{place} is filled by the counter of its class but got {got}; nothing was written, \
+        "{place} is filled by the counter of its class but got {got}; nothing was changed, \
          leave it out (or 0 or null) on insert and unchanged on update"
     )]
     AutoidGiven {

@@ -411,8 +411,8 @@ pub fn read_field<T: Field<K>, K>(
         if class.autoid == Some(id) && value.is_null() {
             return ValueError::AutoidUnassigned { place };
         }
-        let expected = class.fields[id.0 as usize].ty.display(record.dictionary());
-        ValueError::WrongType { place, expected, got: value.describe() }
+        let expected = std::any::type_name::<T>();
+        ValueError::NotInProgram { place, expected, got: value.describe() }
     })
 }
 

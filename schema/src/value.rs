@@ -46,7 +46,8 @@ pub enum Value {
 ///
 /// `id` is the record's place in its class, `creation` the index of the transaction that made the
 /// record; together they notice that the place was reused. Inside the transaction that inserts
-/// the target both are provisional (`creation == PROVISIONAL`), and the applier puts the real ones in.
+/// the target both are provisional (`creation == PROVISIONAL`), and the applier puts the real ones
+/// in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     /// The record's place in its class, or its provisional number.

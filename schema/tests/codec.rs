@@ -175,7 +175,9 @@ fn typed_getters_read_in_place() {
 fn the_format_is_frozen() {
     let dictionary = Dictionary::parse(
         "declare database d;
-         class C { nullable signed<2> a; string b; autoid c; vector<string> d; ref<C> e; double f; };",
+         class C {
+             nullable signed<2> a; string b; autoid c; vector<string> d; ref<C> e; double f;
+         };",
     )
     .unwrap();
     let values = [

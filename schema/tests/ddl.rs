@@ -122,3 +122,40 @@ fn many_errors_are_cut_off() {
     let text = format!("declare database d; class C {{ {} }};", "wrong x; ".repeat(10_000));
     assert_eq!(Dictionary::parse(&text).unwrap_err().errors().len(), 100);
 }
+
+/// Every limit is refused one past it, and held at once: nothing grows with the square of a text.
+#[test]
+fn limits_are_held() {
+    let class = |members: String| format!("declare database d; class C {{ int4 x; {members} }};");
+    let repeat =
+        |count: usize, member: fn(usize) -> String| -> String { (0..count).map(member).collect() };
+    let within = [
+        class(repeat(4_095, |n| format!("int4 f{n};"))),
+        class(repeat(256, |n| format!("tree<x> i{n};"))),
+        class(repeat(256, |n| format!("event <new> e{n};"))),
+        class(format!("int4 {};", "n".repeat(255))),
+        format!(
+            "declare database d; enum E {{ {} }}; class C {{ E e; }};",
+            repeat(4_096, |n| format!("M{n},"))
+        ),
+    ];
+    for text in within {
+        Dictionary::parse(&text).unwrap();
+    }
+    let beyond = [
+        (class(repeat(4_096, |n| format!("int4 f{n};"))), "more than 4096 fields"),
+        (class(repeat(257, |n| format!("tree<x> i{n};"))), "more than 256 indexes"),
+        (class(repeat(257, |n| format!("event <new> e{n};"))), "more than 256 events"),
+        (class(format!("int4 {};", "n".repeat(256))), "a name of more than 255 bytes"),
+        (class(format!("tree<{}x> i;", "x,".repeat(500_000))), "more than 16 parts"),
+        (
+            format!("declare database d; enum E {{ {} }};", repeat(4_097, |n| format!("M{n},"))),
+            "more than 4096 members",
+        ),
+        (" ".repeat((16 << 20) + 1), "a text of more than 16777216 bytes"),
+    ];
+    for (text, expected) in beyond {
+        let errors = Dictionary::parse(&text).unwrap_err();
+        assert!(errors.errors().iter().any(|error| error.message == expected), "{expected}");
+    }
+}

@@ -194,13 +194,19 @@ fn name_of(attributes: &TypeAttributes, ident: &Ident) -> String {
 
 /// Expressions that give each field in DDL.
 fn declared<'f>(fields: &'f [Field<'_>]) -> Vec<TokenStream> {
-    let declare = |Field { ty, name, kind, default, .. }: &'f Field<'_>| quote!(builder.field::<#ty, #kind>(#name, #default));
+    let declare = |field: &'f Field<'_>| {
+        let Field { ty, name, kind, default, .. } = field;
+        quote!(builder.field::<#ty, #kind>(#name, #default))
+    };
     fields.iter().map(declare).collect()
 }
 
 /// Expressions that give the value of each field.
 fn values(fields: &[Field<'_>], schema: &TokenStream) -> Vec<TokenStream> {
-    let value = |Field { rust_name, ty, kind, .. }: &Field<'_>| quote!(<#ty as #schema::typed::Field<#kind>>::to_value(&self.#rust_name));
+    let value = |field: &Field<'_>| {
+        let Field { rust_name, ty, kind, .. } = field;
+        quote!(<#ty as #schema::typed::Field<#kind>>::to_value(&self.#rust_name))
+    };
     fields.iter().map(value).collect()
 }
 

@@ -21,6 +21,8 @@ pub(crate) const MAX_DECLARATIONS: usize = 65_536;
 pub(crate) const MAX_FIELDS: usize = 4_096;
 /// The most indexes of a class.
 pub(crate) const MAX_INDEXES: usize = 256;
+/// The most events of a class.
+pub(crate) const MAX_EVENTS: usize = 256;
 /// The most parts of an index key.
 pub(crate) const MAX_PARTS: usize = 16;
 /// The most bytes of a name.
@@ -123,6 +125,9 @@ fn enumeration(id: EnumId, syntax: &EnumSyntax, errors: &mut Errors<'_>) -> Enum
         check_name(name, errors);
         let span = number.as_ref().map_or(&name.span, |number| &number.span);
         let value = number.as_ref().map_or(next, |number| number.value);
+        if name.text == "null" {
+            errors.add(&name.span, "`null` is a word of the language");
+        }
         if !names.insert(name.text.as_str()) {
             errors.add(&name.span, format!("member `{}` is declared twice", name.text));
         }
@@ -153,7 +158,7 @@ fn fields(syntax: &[FieldSyntax], in_class: bool, types: &mut Types<'_, '_, '_>)
     }
     let mut names = HashSet::new();
     let mut fields = Vec::with_capacity(syntax.len());
-    for field in syntax {
+    for field in syntax.iter().take(MAX_FIELDS) {
         check_name(&field.name, types.errors);
         if !names.insert(field.name.text.as_str()) {
             let message = format!("field `{}` is declared twice", field.name.text);
@@ -195,7 +200,7 @@ fn class(
         }
     }
     check_index_names(syntax, errors);
-    for index in &syntax.indexes {
+    for index in syntax.indexes.iter().take(MAX_INDEXES) {
         if let Some(index) = self::index(index, syntax, &class, structs, errors) {
             class.indexes.push(index);
         }
@@ -232,6 +237,7 @@ fn index(
 ) -> Option<IndexDef> {
     if let Some(part) = syntax.parts.get(MAX_PARTS) {
         errors.add(&part.span(), format!("more than {MAX_PARTS} parts"));
+        return None;
     }
     let mut parts: Vec<IndexPart> = Vec::with_capacity(syntax.parts.len());
     let mut complete = true;
@@ -315,8 +321,11 @@ fn part_path(
 }
 
 fn events(syntax: &ClassSyntax, class: &mut ClassDef, errors: &mut Errors<'_>) {
+    if let Some(event) = syntax.events.get(MAX_EVENTS) {
+        errors.add(&event.name.span, format!("more than {MAX_EVENTS} events"));
+    }
     let mut names = HashSet::new();
-    for event in &syntax.events {
+    for event in syntax.events.iter().take(MAX_EVENTS) {
         check_name(&event.name, errors);
         if !names.insert(event.name.text.as_str()) {
             errors.add(&event.name.span, format!("event `{}` is declared twice", event.name.text));

@@ -18,7 +18,8 @@
 //! Declarations may refer to later ones. `persistent` and `transient` and the sizes of indexes are
 //! accepted for the sake of existing texts and change nothing: where a database is stored is a
 //! parameter of opening it. `autoid;` stands for a field `autoid` of type `autoid` and an index
-//! `unique hash<autoid> by_autoid`. An enum member may be given by its number. `autoid_t<C>` is `unsigned<8>`. Numbers may be hexadecimal.
+//! `unique hash<autoid> by_autoid`. `autoid_t<C>` is `unsigned<8>`. Numbers may be hexadecimal, and
+//! an enum member may be given by its number.
 //!
 //! `token` makes tokens, `parse` declarations, `types`, `check` and `shape` the dictionary;
 //! `print` writes it again. All errors of a text are reported at once, with their places (`error`).

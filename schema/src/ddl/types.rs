@@ -391,30 +391,33 @@ fn literal_value(ty: &Type, literal: &Literal, enums: &[EnumDef]) -> Result<Valu
         (Type::Date, _) => mismatch("the default is a number of days since 1970-01-01"),
         (Type::Time, _) => mismatch("the default is a number of nanoseconds since midnight"),
         (Type::DateTime, _) => mismatch("the default is a number of nanoseconds since 1970-01-01"),
-        (Type::Enum(id), Literal::Word(word)) => {
-            let declared = &enums[id.0 as usize];
-            declared.number(word).map(Value::Enum).ok_or_else(|| Mismatch {
-                message: format!("enum `{}` has no member `{word}`", declared.name),
-                hint: did_you_mean(word, declared.members.iter().map(|(name, _)| name.as_str())),
-            })
-        }
-        (Type::Enum(id), Literal::Number(number)) => {
-            let declared = &enums[id.0 as usize];
-            let member = i32::try_from(*number).ok().filter(|n| declared.member(*n).is_some());
-            member.map(Value::Enum).ok_or_else(|| Mismatch {
-                message: format!("enum `{}` has no member of number {number}", declared.name),
-                hint: None,
-            })
-        }
-        (Type::Enum(id), _) => {
-            mismatch(&format!("the default is a member of `{}`", enums[id.0 as usize].name))
-        }
+        (Type::Enum(id), literal) => member_value(&enums[id.0 as usize], literal),
         (Type::Ref(_), _) => mismatch("a reference has no default but null"),
         (Type::Autoid, _) => mismatch("an autoid has no default: its counter fills it"),
         (Type::Struct(_) | Type::Vector(_) | Type::Array(..), _) => {
             mismatch("structs, vectors and arrays have no default of their own")
         }
     }
+}
+
+/// A member of an enum, by its name or number.
+fn member_value(declared: &EnumDef, literal: &Literal) -> Result<Value, Mismatch> {
+    let name = &declared.name;
+    let members = || declared.members.iter().map(|(member, _)| member.as_str());
+    let (member, message, hint) = match literal {
+        Literal::Word(word) => {
+            let message = format!("enum `{name}` has no member `{word}`");
+            (declared.number(word), message, did_you_mean(word, members()))
+        }
+        Literal::Number(number) => {
+            let member = i32::try_from(*number).ok().filter(|n| declared.member(*n).is_some());
+            (member, format!("enum `{name}` has no member of number {number}"), None)
+        }
+        Literal::Float(_) | Literal::Text(_) => {
+            (None, format!("the default is a member of `{name}`"), None)
+        }
+    };
+    member.map(Value::Enum).ok_or(Mismatch { message, hint })
 }
 
 fn float_text(literal: &Literal) -> String {
