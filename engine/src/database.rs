@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The index of the newest image installed: older snapshots are of another past.
     pub(crate) installed: AtomicU64,
+    /// Counts transactions that insert, from 1.
+    pub(crate) serials: AtomicU64,
     /// How many connections are open, or [`CLOSED`].
     connections: AtomicU32,
 }
@@ -105,6 +107,7 @@ impl Database {
             pending: Pending::default(),
             counters: Counters::default(),
             installed: AtomicU64::new(0),
+            serials: AtomicU64::new(1),
             connections: AtomicU32::new(0),
         };
         Ok(Database { shared: Arc::new(shared) })

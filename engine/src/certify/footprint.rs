@@ -3,6 +3,8 @@
 //! Only values live here. Footprints are derived from write sets by `write_set`, read sets are
 //! gathered by transactions and travel beside the write set, never into the log.
 
+use std::ops::Bound;
+
 use quorate_schema::IndexId;
 use quorate_schema::bytes::{Malformed, Reader, Writer};
 
@@ -18,6 +20,21 @@ pub(crate) fn key_prefix(key: &[u8]) -> KeyPrefix {
     let length = key.len().min(16);
     prefix[..length].copy_from_slice(&key[..length]);
     prefix
+}
+
+/// The greatest prefix a key within `high` can have; none if there is no such key.
+///
+/// An excluded bound that is not cut excludes its own prefix as well: keys are prefix-free, so
+/// none below the bound is equal to it but for zeros.
+pub(crate) fn key_prefix_up_to(high: Bound<&[u8]>) -> Option<KeyPrefix> {
+    match high {
+        Bound::Unbounded => Some([0xFF; 16]),
+        Bound::Excluded(key) if key.len() <= 16 => {
+            let before = u128::from_be_bytes(key_prefix(key)).checked_sub(1)?;
+            Some(before.to_be_bytes())
+        }
+        Bound::Included(key) | Bound::Excluded(key) => Some(key_prefix(key)),
+    }
 }
 
 /// What one write set touches. See the table in the module `certify`.
@@ -159,6 +176,18 @@ mod tests {
         for pair in keys.windows(2) {
             assert!(key_prefix(pair[0]) <= key_prefix(pair[1]), "{pair:?}");
         }
+    }
+
+    #[test]
+    fn a_bound_is_cut_to_the_safe_side() {
+        let excluded = |key| key_prefix_up_to(Bound::Excluded(key));
+        assert_eq!(excluded(b""), None);
+        assert!(excluded(b"b").is_some_and(|high| high < key_prefix(b"b")));
+        assert!(excluded(b"b").is_some_and(|high| high >= key_prefix(b"azzzzzzzzzzzzzzzzz")));
+        let long = b"0123456789abcdef!";
+        assert_eq!(excluded(long), Some(key_prefix(long)));
+        assert_eq!(key_prefix_up_to(Bound::Included(b"b")), Some(key_prefix(b"b")));
+        assert_eq!(key_prefix_up_to(Bound::Unbounded), Some([0xFF; 16]));
     }
 
     #[test]

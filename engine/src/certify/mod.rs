@@ -33,7 +33,7 @@ mod tail;
 
 pub(crate) use base::Base;
 pub use footprint::{Footprint, ReadSet};
-pub(crate) use footprint::{RangeRead, key_prefix};
+pub(crate) use footprint::{RangeRead, key_prefix, key_prefix_up_to};
 pub use tail::Tail;
 
 use thiserror::Error;

@@ -145,7 +145,8 @@ impl<'t> Cursor<'t> {
     /// has left its place by the transaction's own writes.
     pub fn current(&self) -> Option<(Handle, Record)> {
         let At::Entry(entry) = &self.at else { return None };
-        self.transaction.note_range(self.class, self.index, &entry.0, Some(&entry.0));
+        let here = Bound::Included(&*entry.0);
+        self.transaction.note_range(self.class, self.index, &entry.0, here);
         let found = self.first_from(Bound::Included(entry.clone()))?;
         (found == *entry).then(|| self.transaction.at_entry(self.class, entry))
     }
@@ -160,7 +161,11 @@ impl<'t> Cursor<'t> {
         let (Bound::Included((low, _)) | Bound::Excluded((low, _))) = &from else {
             unreachable!("steps forward start at a key")
         };
-        let high = found.as_ref().map(|found| &*found.0).or(self.high.as_deref());
+        let high = match (&found, &self.high) {
+            (Some(found), _) => Bound::Included(&*found.0),
+            (None, Some(high)) => Bound::Excluded(&**high),
+            (None, None) => Bound::Unbounded,
+        };
         self.transaction.note_range(self.class, self.index, low, high);
         self.arrive(found, At::End)
     }
@@ -173,8 +178,12 @@ impl<'t> Cursor<'t> {
             state.overlay.last_up_to(table, index, &self.low, to.clone())
         };
         let high = match &to {
-            Bound::Included((high, _)) | Bound::Excluded((high, _)) => Some(&**high),
-            Bound::Unbounded => None,
+            Bound::Included((high, _)) | Bound::Excluded((high, RecordKey::Committed(1..))) => {
+                Bound::Included(&**high)
+            }
+            Bound::Excluded((high, RecordKey::Committed(0))) => Bound::Excluded(&**high),
+            Bound::Excluded((high, RecordKey::Provisional(_))) => Bound::Included(&**high),
+            Bound::Unbounded => Bound::Unbounded,
         };
         let low = found.as_ref().map_or(&self.low[..], |found| &found.0);
         self.transaction.note_range(self.class, self.index, low, high);

@@ -7,7 +7,7 @@ use quorate_schema::{ClassDef, IndexDef, Value, ValueError};
 
 use super::overlay::{EntryKey, RecordKey};
 use super::{Record, Transaction};
-use crate::certify::key_prefix;
+use crate::certify::{key_prefix, key_prefix_up_to};
 use crate::digest::{membership_point, record_point, unique_key_point};
 use crate::store::StoredRecord;
 use crate::{Error, Handle, keys};
@@ -132,7 +132,7 @@ impl<'c> Transaction<'c> {
             return;
         }
         if !index.unique || has_null {
-            self.note_range(class, index, key, Some(key));
+            self.note_range(class, index, key, Bound::Included(key));
             return;
         }
         let mut state = self.state.borrow_mut();
@@ -143,21 +143,21 @@ impl<'c> Transaction<'c> {
         }
     }
 
-    /// Notes that the keys from `low` up to `high` were looked at; without `high`, all from `low`.
+    /// Notes that the keys from `low`, itself included, up to `high` were looked at.
     pub(super) fn note_range(
         &self,
         class: &ClassDef,
         index: &IndexDef,
         low: &[u8],
-        high: Option<&[u8]>,
+        high: Bound<&[u8]>,
     ) {
         if !self.is_serializable() {
             return;
         }
-        let (low, high) = (key_prefix(low), high.map_or([0xFF; 16], key_prefix));
-        if low > high {
+        let low = key_prefix(low);
+        let Some(high) = key_prefix_up_to(high).filter(|high| low <= *high) else {
             return; // an empty range: no key could ever be in it
-        }
+        };
         let mut state = self.state.borrow_mut();
         let reads = state.reads_of(class);
         reads.range(index.id, low, high);

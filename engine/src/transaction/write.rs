@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use quorate_schema::{
     ClassDef, ClassId, EncodedRecord, FieldId, IndexDef, Key, PatchWhat, RecordRef, Reference,
@@ -18,6 +19,9 @@ use crate::digest::record_point;
 use crate::names::nearest;
 use crate::store::StoredRecord;
 use crate::{Access, Error, Handle, keys};
+
+/// Each transaction has 2^24 provisional numbers before it uses those of the next.
+const NUMBERS_BITS: u32 = 24;
 
 impl<'c> Transaction<'c> {
     /// Inserts a record of the named class from named values; fields not named get their default.
@@ -84,7 +88,7 @@ impl<'c> Transaction<'c> {
         self.expect_writable(class)?;
         let dictionary = self.dictionary();
         let encoded = dictionary.layout(class.id).encode(dictionary, values)?;
-        let number = self.state.borrow().overlay.next_number;
+        let number = self.next_number();
         let record = RecordKey::Provisional(number);
         let new = self.own(class, encoded, Reference::PROVISIONAL);
         let targets = self.new_targets(class, values, &[])?;
@@ -94,7 +98,7 @@ impl<'c> Transaction<'c> {
         for (index, key) in class.indexes.iter().zip(&new.keys) {
             overlay.add(index.id, Arc::from(&key.bytes[..]), record);
         }
-        overlay.next_number += 1;
+        overlay.next_number = number + 1;
         overlay.dependencies.extend(targets);
         overlay.kind = Some(kind_of(class));
         overlay.inserted.insert(number, new);
@@ -123,6 +127,18 @@ impl<'c> Transaction<'c> {
         self.check_unique(class, &new.keys, record)?;
         self.replace(class, record, current, new, targets);
         Ok(())
+    }
+
+    /// The provisional number for the next insert. Transactions count from different numbers, so
+    /// that the provisional handle of one finds nothing in another.
+    fn next_number(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let overlay = &mut state.overlay;
+        if overlay.next_number == 0 {
+            let serial = self.shared.serials.fetch_add(1, Ordering::Relaxed);
+            overlay.next_number = (serial << NUMBERS_BITS) & (u64::MAX >> 1);
+        }
+        overlay.next_number
     }
 
     /// Puts `new` in the place of `current`; everything was checked.
@@ -327,6 +343,7 @@ impl<'c> Transaction<'c> {
         for (class, reference) in targets.difference(&old) {
             let target = Handle::from_reference(*class, *reference);
             if self.stored(target).is_none() {
+                self.note_record(target);
                 return Err(Error::Gone(target));
             }
             if !target.is_provisional() {
