@@ -21,6 +21,39 @@ use crate::{
 
 /// An open database. Cheap to clone; all clones are the same database, which lives as long as one
 /// of them, or a connection, does.
+///
+/// ```
+/// use quorate_engine::{Access, Database, DatabaseParams, Isolation};
+/// use quorate_schema::{Class, Dictionary, Value};
+///
+/// #[derive(Class, Debug, PartialEq)]
+/// #[class(crate = "quorate_schema", index(unique, hash(icao)), index(tree(elevation)))]
+/// struct Airport {
+///     icao: String,
+///     elevation: i32,
+/// }
+///
+/// let dictionary = Dictionary::builder("air").class::<Airport>().build()?;
+/// let db = Database::open("air", dictionary, DatabaseParams::default())?;
+/// let mut con = db.connect()?;
+///
+/// con.transact(Isolation::Serializable, |tx| {
+///     tx.insert(&Airport { icao: "LOWW".into(), elevation: 600 })?;
+///     tx.insert(&Airport { icao: "LOWI".into(), elevation: 1906 })
+/// })?;
+///
+/// let tx = con.begin(Access::ReadOnly, Isolation::Snapshot)?;
+/// let key = [Value::Text("LOWI".into())];
+/// let (handle, innsbruck) = tx.find::<Airport>("by_icao", &key)?.expect("it was inserted");
+/// assert_eq!(innsbruck.elevation, 1906);
+/// let mut highest = tx.cursor("Airport", "by_elevation")?;
+/// assert_eq!(highest.last().map(|(found, _)| found), Some(handle));
+/// # drop(highest);
+/// # tx.rollback();
+/// # drop(con);
+/// db.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Database {
     pub(crate) shared: Arc<Shared>,

@@ -15,6 +15,7 @@ mod cursor;
 mod overlay;
 mod read;
 mod record;
+mod typed;
 mod write;
 
 use std::cell::RefCell;
@@ -38,6 +39,10 @@ use overlay::Overlay;
 ///
 /// It reads the state that was visible when it began, with its own writes in it. An operation that
 /// fails changes nothing, and the transaction goes on.
+///
+/// Records are accessed by name and [`Value`](quorate_schema::Value) (`insert_values`,
+/// `update_fields`, `record`, `find_record`), or as Rust types that derive
+/// [`Class`](quorate_schema::Class) (`insert`, `update`, `get`, `find`); cursors walk any index.
 pub struct Transaction<'c> {
     shared: &'c Arc<Shared>,
     root: Arc<Root>,
