@@ -205,6 +205,29 @@ fn the_format_is_frozen() {
     assert_eq!(encoded.patches, [Patch { offset: 3, what: PatchWhat::Autoid, inverted: false }]);
 }
 
+#[test]
+fn not_a_number_has_one_image_and_zero_has_two() {
+    let dictionary = Dictionary::parse("declare database d; class C { float f; double d; };");
+    let dictionary = dictionary.unwrap();
+    let layout = dictionary.layout(dictionary.classes()[0].id);
+    let image = |float: f32, double: f64| {
+        let values = [Value::Float(float), Value::Double(double)];
+        layout.encode(&dictionary, &values).unwrap().image
+    };
+    let nan = image(f32::NAN, f64::NAN);
+    let floats = [0x7F80_0001, 0xFFC0_0000, 0xFFFF_FFFF].map(f32::from_bits);
+    let doubles = [0x7FF0_0000_0000_0001, 0xFFF8_0000_0000_0000, u64::MAX].map(f64::from_bits);
+    for (float, double) in floats.into_iter().zip(doubles) {
+        assert_eq!(image(float, double), nan);
+    }
+    assert_ne!(image(0.0, 0.0), image(-0.0, 0.0));
+    assert_ne!(image(0.0, 0.0), image(0.0, -0.0));
+    let mut other = nan.clone();
+    other[4] = 1;
+    assert!(layout.check(&dictionary, &nan).is_ok());
+    assert!(layout.check(&dictionary, &other).is_err(), "another form of NaN");
+}
+
 fn error_of(field: &str, value: Value) -> ValueError {
     let dictionary = airports();
     let airport = class(&dictionary, "Airport");

@@ -111,7 +111,8 @@ class Airport {
     float rating = -1.5; double weight; binary<16> digest; binary raw; nullable blob chart;
     date founded; time opens; nullable datetime updated; vector<date> holidays;
     nullable Surface main_surface = Grass; ref<Airport> alternate; vector<ref<Airport>> near;
-    signed<1> type = -128; unsigned<1> class_number; vector<signed<2>> counts; nullable unsigned<8> large;
+    signed<1> type = -128; unsigned<1> class_number; vector<signed<2>> counts;
+    nullable unsigned<8> large;
     unique hash<icao> by_icao;
     tree<country, name desc> by_country;
     tree<position.lat, position.lon> by_position;

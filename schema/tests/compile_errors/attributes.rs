@@ -1,3 +1,5 @@
+//! What derives say about wrong attributes and shapes. The messages are ours, not the compiler's.
+
 use quorate_schema::{Class, Enum};
 
 #[derive(Class)]
