@@ -34,8 +34,8 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
-    /// Put a window into the log. Answered at once by [`Output::Appended`] (which is no promise yet:
-    /// only [`Output::Commit`] is) or [`Output::ProposalRefused`].
+    /// Put a window into the log. Answered at once by [`Output::Appended`] (no promise yet: only
+    /// [`Output::Commit`] is one) or [`Output::ProposalRefused`].
     Propose {
         /// The index of the window's first transaction; opaque here.
         first_index: u64,
@@ -102,8 +102,8 @@ pub enum Input {
         /// Whether it is in force.
         on: bool,
     },
-    /// Ask up to where a read must wait to be fresh. Answered by [`Output::ReadReady`] once a quorum
-    /// confirmed this leader after now, or by [`Output::ReadRefused`].
+    /// Ask up to where a read must wait to be fresh. Answered by [`Output::ReadReady`] once a
+    /// quorum confirmed this leader after now, or by [`Output::ReadRefused`].
     ReadIndex {
         /// Chosen by the driver, repeated in the answer.
         token: u64,

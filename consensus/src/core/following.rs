@@ -8,7 +8,8 @@
 //! needed:
 //! - *current term*: an entry of an earlier term can be replaced although a quorum holds it (the
 //!   figure 8 case of the Raft paper).
-//! - *verified*: only what equals the leader's log counts; a longer own log may hold a stale suffix.
+//! - *verified*: only what equals the leader's log counts; a longer own log may hold a stale
+//!   suffix.
 //! - *durable on both sides*: a holder that may forget is none.
 //! - *quorum by the configuration of the verified prefix*: a stale suffix may hold a configuration
 //!   that never was. If the leader's log goes on with a newer configuration, that one's quorums

@@ -258,8 +258,8 @@ impl Core {
         progress.probe_from(agreed.next());
     }
 
-    /// Sends one append with entries, or a probe, if the follower's pace allows one. Returns whether
-    /// another may follow.
+    /// Sends one append with entries, or a probe, if the follower's pace allows one. Returns
+    /// whether another may follow.
     fn replicate_once(&mut self, to: Identity, out: &mut Vec<Output>) -> bool {
         let limit =
             if self.settings.send_before_durable { self.log.last().0 } else { self.durable };

@@ -105,7 +105,8 @@ proptest! {
             for other in 0..1_u32 << ranks.len() {
                 if config.is_quorum(holds(one)) && config.is_quorum(holds(other)) {
                     let shared = one & other;
-                    let ranked = ranks.iter().enumerate().any(|(n, r)| *r > 0 && shared >> n & 1 == 1);
+                    let mut nodes = ranks.iter().enumerate();
+                    let ranked = nodes.any(|(n, r)| *r > 0 && shared >> n & 1 == 1);
                     prop_assert!(ranked, "{one:b} and {other:b}");
                 }
             }
