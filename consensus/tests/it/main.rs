@@ -8,4 +8,5 @@ mod planted;
 mod quorum;
 mod random;
 mod scenarios;
+mod votes;
 mod world;

@@ -134,6 +134,7 @@ fn one_broken_link_to_the_leader_does_not_disturb() {
     world.step(0, Input::PeerDown { peer: id(1) });
     world.run(3000);
     assert_eq!((world.leader(), world.core(0).term()), (Some(0), term));
+    assert_eq!(world.core(1).term(), term);
 }
 
 #[test]
