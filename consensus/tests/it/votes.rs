@@ -49,12 +49,15 @@ fn answer(core: &mut Core, now: u64, input: Input) -> Option<bool> {
     let mut out = Vec::new();
     core.step(now, input, &mut out);
     out.iter().find_map(|output| match output {
-        Output::Send { message: Message { body, .. }, .. } => match body {
-            MessageBody::PreVoteAnswer { granted } | MessageBody::VoteAnswer { granted } => {
-                Some(*granted)
-            }
-            _ => None,
-        },
+        Output::Send {
+            message:
+                Message {
+                    body:
+                        MessageBody::PreVoteAnswer { granted } | MessageBody::VoteAnswer { granted },
+                    ..
+                },
+            ..
+        } => Some(*granted),
         _ => None,
     })
 }
