@@ -154,13 +154,13 @@ impl<'c> Transaction<'c> {
         if !self.is_serializable() {
             return;
         }
-        let low = key_prefix(low);
-        let Some(high) = key_prefix_up_to(high).filter(|high| low <= *high) else {
-            return; // an empty range: no key could ever be in it
-        };
         let mut state = self.state.borrow_mut();
         let reads = state.reads_of(class);
-        reads.range(index.id, low, high);
+        let low = key_prefix(low);
+        // In a range that ends before it starts no key could ever be.
+        if let Some(high) = key_prefix_up_to(high).filter(|high| low <= *high) {
+            reads.range(index.id, low, high);
+        }
         if keys::may_await_patches(self.dictionary(), index) {
             reads.point(membership_point(class.id));
         }

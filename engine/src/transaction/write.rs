@@ -58,10 +58,11 @@ impl<'c> Transaction<'c> {
     pub fn delete(&self, handle: Handle) -> Result<(), Error> {
         let class = self.class_of(handle)?;
         self.expect_writable(class)?;
-        let (record, current) = self.current(class, handle)?;
         if handle.is_provisional() {
+            // First, because the record may refer to itself.
             self.clear_references_to(handle)?;
         }
+        let (record, current) = self.current(class, handle)?;
         let mut state = self.state.borrow_mut();
         let overlay = &mut state.overlay;
         for (index, key) in class.indexes.iter().zip(current.keys) {
