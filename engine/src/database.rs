@@ -164,7 +164,7 @@ impl Database {
     /// A new connection. Dropping it gives its place back. Never blocks.
     pub fn connect(&self) -> Result<Connection, ConnectError> {
         let limit = self.shared.params.max_connections;
-        let one_more = |open: u32| (open < limit).then_some(open + 1);
+        let one_more = |open: u32| (open < limit).then(|| open + 1);
         let connections = &self.shared.connections;
         match connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
             Ok(_) => Ok(Connection::new(self.clone())),
