@@ -39,12 +39,12 @@ fn give_up_or_wait(attempts: u32, limit: u32, last: CommitError) -> Result<(), E
 }
 
 /// Lets others go first, for longer after each attempt. Reads no clock; the one place of the
-/// engine that sleeps.
+/// engine that waits. Waking early does no harm.
 fn back_off(attempts: u32) {
     if attempts <= EAGER_ATTEMPTS {
         std::thread::yield_now();
         return;
     }
     let doublings = (attempts - EAGER_ATTEMPTS - 1).min(10);
-    std::thread::sleep((PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX));
+    std::thread::park_timeout((PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX));
 }

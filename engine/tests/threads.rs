@@ -14,7 +14,12 @@ const ACCOUNTS: u64 = 8;
 
 const DDL: &str = "
 declare database threads;
-class Account { unsigned<4> id; signed<8> balance; unique tree<id> by_id; tree<balance> by_balance; };
+class Account {
+    unsigned<4> id;
+    signed<8> balance;
+    unique tree<id> by_id;
+    tree<balance> by_balance;
+};
 class Ticket { unsigned<4> number; unsigned<4> owner; unique hash<number> by_number; };
 ";
 
