@@ -20,7 +20,7 @@ use quorate_schema::{ClassDef, Dictionary};
 
 use crate::certify::Base;
 use crate::outcome::ExactlyOnce;
-use crate::store::{ClassTable, Entry, Root, StoredRecord};
+use crate::store::{ClassTable, Entry, KeyBytes, Root, StoredRecord};
 use crate::{Damage, ImageError, Index, dictionary_digest, keys};
 
 const MAGIC: &[u8; 8] = b"QuorImg\n";
@@ -150,7 +150,7 @@ fn decode_class(
         least = id + 1;
         check_image(dictionary, class, image, table.next_autoid, from)?;
         for (entries, index) in entries.iter_mut().zip(&class.indexes) {
-            let key = keys::key_of(dictionary, index, image).bytes.into();
+            let key = KeyBytes::from(&*keys::key_of(dictionary, index, image).bytes);
             entries.push(Entry { key, id });
         }
         table.records.insert(id, Arc::new(StoredRecord { creation, image: image.into() }));

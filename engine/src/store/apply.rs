@@ -14,7 +14,7 @@ use imbl::Vector;
 use quorate_schema::bytes::Malformed;
 use quorate_schema::{ClassDef, ClassId, Dictionary, Key, Patch, PatchWhat, RecordRef};
 
-use super::{ClassTable, Entry, Place, Root, StoredRecord};
+use super::{ClassTable, Entry, KeyBytes, Place, Root, StoredRecord};
 use crate::digest::{free_digest, record_digest};
 use crate::keys::{entry_bytes, key_of, record_bytes};
 use crate::write_set::{Change, Insert, WriteSet};
@@ -205,7 +205,7 @@ impl<'d> Step<'d> {
             return Err(refused("a key that its unique index has already"));
         }
         self.byte_delta += entry_bytes(&bytes);
-        table.indexes[position].insert(Entry { key: bytes.into(), id });
+        table.indexes[position].insert(Entry { key: KeyBytes::from(&*bytes), id });
         Ok(())
     }
 

@@ -8,6 +8,8 @@ use equivalent::{Comparable, Equivalent};
 use imbl::{OrdMap, OrdSet, Vector};
 use quorate_schema::ClassDef;
 
+use super::KeyBytes;
+
 /// One record, immutable.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct StoredRecord {
@@ -33,7 +35,7 @@ pub(crate) struct ClassTable {
 /// One entry of an index, in order of key, then id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
-    pub(crate) key: Arc<[u8]>,
+    pub(crate) key: KeyBytes,
     pub(crate) id: u64,
 }
 

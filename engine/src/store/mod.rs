@@ -20,6 +20,7 @@
 mod apply;
 mod check;
 mod class;
+mod key_bytes;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::{Handle, Index};
 
 pub(crate) use apply::{Given, Mistakes};
 pub(crate) use class::{ClassTable, Entry, Place, StoredRecord};
+pub(crate) use key_bytes::KeyBytes;
 
 /// One version of all data. See the module for the invariants.
 #[derive(Clone, Debug)]

@@ -215,7 +215,7 @@ fn draft_change(
         }
         draft.byte_delta -= entry_bytes(&old_key.bytes);
         let has_null = old_key.has_null;
-        removed.push(RemovedKey { position, key: old_key.bytes.into(), has_null });
+        removed.push(RemovedKey { position, key: old_key.bytes, has_null });
     }
     let image = changed.new.as_ref().map(|new| numbered(dictionary, new, places));
     draft.byte_delta += image.as_ref().map_or(0, |image| record_bytes(image));

@@ -5,12 +5,12 @@
 //! the cursor will be met there again.
 
 use std::ops::Bound;
-use std::sync::Arc;
 
 use quorate_schema::{ClassDef, IndexDef, IndexKind, Value, ValueError, prefix_end};
 
 use super::overlay::{EntryKey, RecordKey};
 use super::{Record, Transaction};
+use crate::store::KeyBytes;
 use crate::{Error, Handle, keys};
 
 /// A place in an index, bounded to a range of keys.
@@ -94,14 +94,14 @@ impl<'t> Cursor<'t> {
 
     /// Moves to the first record of the range and gives it, or ends.
     pub fn first(&mut self) -> Option<(Handle, Record)> {
-        let from = Bound::Included((Arc::from(&self.low[..]), RecordKey::MIN));
+        let from = Bound::Included((KeyBytes::from(&self.low[..]), RecordKey::MIN));
         self.forward(from)
     }
 
     /// Moves to the last record of the range and gives it, or to before the first.
     pub fn last(&mut self) -> Option<(Handle, Record)> {
         let to = self.high.as_ref().map_or(Bound::Unbounded, |high| {
-            Bound::Excluded((Arc::from(&high[..]), RecordKey::MIN))
+            Bound::Excluded((KeyBytes::from(&high[..]), RecordKey::MIN))
         });
         self.backward(to)
     }
@@ -138,7 +138,7 @@ impl<'t> Cursor<'t> {
     pub fn seek(&mut self, values: &[Value]) -> Result<Option<(Handle, Record)>, Error> {
         self.expect_ordered()?;
         let key = self.key(values)?.max(self.low.clone());
-        Ok(self.forward(Bound::Included((key.into(), RecordKey::MIN))))
+        Ok(self.forward(Bound::Included((KeyBytes::from(&key[..]), RecordKey::MIN))))
     }
 
     /// The record it is at, as it is now; nothing before the first, at the end, or if the record

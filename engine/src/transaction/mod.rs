@@ -110,8 +110,9 @@ impl<'c> Transaction<'c> {
         })
     }
 
-    fn is_serializable(&self) -> bool {
-        self.isolation == Isolation::Serializable
+    /// True if what is read is certified, and so must be noted.
+    fn is_certified(&self) -> bool {
+        self.isolation == Isolation::Serializable && self.access == Access::ReadWrite
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use quorate_schema::{ClassId, IndexId, Key};
 
-use crate::store::{ClassTable, Place, StoredRecord};
+use crate::store::{ClassTable, KeyBytes, Place, StoredRecord};
 use crate::write_set::Kind;
 
 /// The place of a record as its transaction sees it: committed ones come first.
@@ -27,7 +27,7 @@ impl RecordKey {
 }
 
 /// A place in an index, in the order of keys, then records.
-pub(super) type EntryKey = (Arc<[u8]>, RecordKey);
+pub(super) type EntryKey = (KeyBytes, RecordKey);
 
 /// A record with its own image, which may hold provisional numbers, and its keys by position.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Overlay {
     }
 
     /// Puts an entry into an index.
-    pub(super) fn add(&mut self, index: IndexId, key: Arc<[u8]>, record: RecordKey) {
+    pub(super) fn add(&mut self, index: IndexId, key: KeyBytes, record: RecordKey) {
         let entry = (key, record);
         if self.removed.get_mut(&index).is_some_and(|removed| removed.remove(&entry)) {
             return;
@@ -75,7 +75,7 @@ impl Overlay {
     }
 
     /// Takes an entry out of an index.
-    pub(super) fn remove(&mut self, index: IndexId, key: Arc<[u8]>, record: RecordKey) {
+    pub(super) fn remove(&mut self, index: IndexId, key: KeyBytes, record: RecordKey) {
         let entry = (key, record);
         if self.added.get_mut(&index).is_some_and(|added| added.remove(&entry)) {
             return;
@@ -106,7 +106,7 @@ impl Overlay {
         let committed = loop {
             let found = table.entry_from(index.1, low_place(&bound));
             let Some(entry) = found else { break None };
-            let found = (Arc::clone(&entry.key), RecordKey::Committed(entry.id));
+            let found = (entry.key.clone(), RecordKey::Committed(entry.id));
             if !self.is_removed(index.0, &found) {
                 break Some(found);
             }
@@ -135,7 +135,7 @@ impl Overlay {
         let committed = loop {
             let found = table.entry_up_to(index.1, high_place(&bound));
             let Some(entry) = found else { break None };
-            let found = (Arc::clone(&entry.key), RecordKey::Committed(entry.id));
+            let found = (entry.key.clone(), RecordKey::Committed(entry.id));
             if !self.is_removed(index.0, &found) {
                 break Some(found);
             }

@@ -9,7 +9,7 @@ use super::overlay::{EntryKey, RecordKey};
 use super::{Record, Transaction};
 use crate::certify::{key_prefix, key_prefix_up_to};
 use crate::digest::{membership_point, record_point, unique_key_point};
-use crate::store::StoredRecord;
+use crate::store::{KeyBytes, StoredRecord};
 use crate::{Error, Handle, keys};
 
 impl<'c> Transaction<'c> {
@@ -49,7 +49,7 @@ impl<'c> Transaction<'c> {
         let has_null = values.contains(&Value::Null);
         self.note_key(class, index, &key, has_null);
         let place = (index.id, keys::position(self.dictionary(), index));
-        let low = Bound::Included((Arc::from(&key[..]), RecordKey::MIN));
+        let low = Bound::Included((KeyBytes::from(&key[..]), RecordKey::MIN));
         let found = {
             let state = self.state.borrow();
             state.overlay.first_from(self.root.class(class.id), place, low, None)
@@ -64,7 +64,7 @@ impl<'c> Transaction<'c> {
     /// reads the transaction's writes made before each step.
     pub fn scan(&self, class: &str) -> Result<Scan<'_>, Error> {
         let class = self.class(class)?;
-        if self.is_serializable() {
+        if self.is_certified() {
             self.state.borrow_mut().reads_of(class).point(membership_point(class.id));
         }
         Ok(Scan { transaction: self, class, after: RecordKey::MIN })
@@ -113,7 +113,7 @@ impl<'c> Transaction<'c> {
     /// Notes that a record was read. Of one created after the snapshot, nothing was seen but that
     /// it is not there yet: a matter of the class's membership.
     pub(super) fn note_record(&self, handle: Handle) {
-        if !self.is_serializable() || handle.is_provisional() {
+        if !self.is_certified() || handle.is_provisional() {
             return;
         }
         let Some(class) = self.dictionary().class(handle.class) else { return };
@@ -128,7 +128,7 @@ impl<'c> Transaction<'c> {
 
     /// Notes that exactly this key was looked up.
     pub(super) fn note_key(&self, class: &ClassDef, index: &IndexDef, key: &[u8], has_null: bool) {
-        if !self.is_serializable() {
+        if !self.is_certified() {
             return;
         }
         if !index.unique || has_null {
@@ -151,7 +151,7 @@ impl<'c> Transaction<'c> {
         low: &[u8],
         high: Bound<&[u8]>,
     ) {
-        if !self.is_serializable() {
+        if !self.is_certified() {
             return;
         }
         let mut state = self.state.borrow_mut();

@@ -17,7 +17,7 @@ use super::overlay::{Changed, EntryKey, Own, RecordKey};
 use super::{Transaction, kind_of};
 use crate::digest::record_point;
 use crate::names::nearest;
-use crate::store::StoredRecord;
+use crate::store::{KeyBytes, StoredRecord};
 use crate::{Access, Error, Handle, keys};
 
 /// Each transaction has 2^24 provisional numbers before it uses those of the next.
@@ -66,7 +66,7 @@ impl<'c> Transaction<'c> {
         let mut state = self.state.borrow_mut();
         let overlay = &mut state.overlay;
         for (index, key) in class.indexes.iter().zip(current.keys) {
-            overlay.remove(index.id, key.bytes.into(), record);
+            overlay.remove(index.id, KeyBytes::from(&key.bytes[..]), record);
         }
         match record {
             RecordKey::Provisional(number) => {
@@ -93,11 +93,11 @@ impl<'c> Transaction<'c> {
         let record = RecordKey::Provisional(number);
         let new = self.own(class, encoded, Reference::PROVISIONAL);
         let targets = self.new_targets(class, values, &[])?;
-        self.check_unique(class, &new.keys, record)?;
+        self.check_unique(class, &new.keys, &[], record)?;
         let mut state = self.state.borrow_mut();
         let overlay = &mut state.overlay;
         for (index, key) in class.indexes.iter().zip(&new.keys) {
-            overlay.add(index.id, Arc::from(&key.bytes[..]), record);
+            overlay.add(index.id, KeyBytes::from(&key.bytes[..]), record);
         }
         overlay.next_number = number + 1;
         overlay.dependencies.extend(targets);
@@ -125,7 +125,7 @@ impl<'c> Transaction<'c> {
             targets.extend(self.new_targets_of(ty, value, &known)?);
         }
         let new = self.own(class, encoded, handle.creation);
-        self.check_unique(class, &new.keys, record)?;
+        self.check_unique(class, &new.keys, &current.keys, record)?;
         self.replace(class, record, current, new, targets);
         Ok(())
     }
@@ -155,8 +155,8 @@ impl<'c> Transaction<'c> {
         let overlay = &mut state.overlay;
         for ((index, old), new) in class.indexes.iter().zip(current.keys).zip(&new.keys) {
             if old.bytes != new.bytes {
-                overlay.remove(index.id, old.bytes.into(), record);
-                overlay.add(index.id, Arc::from(&new.bytes[..]), record);
+                overlay.remove(index.id, KeyBytes::from(&old.bytes[..]), record);
+                overlay.add(index.id, KeyBytes::from(&new.bytes[..]), record);
             }
         }
         overlay.dependencies.extend(targets);
@@ -237,14 +237,19 @@ impl<'c> Transaction<'c> {
         self.update_changes(class, holder, changes)
     }
 
-    /// Refuses keys that another record of the view has in a unique index.
+    /// Refuses keys that another record of the view has in a unique index. The keys in `old`, if
+    /// any, are the record's own by now.
     fn check_unique(
         &self,
         class: &'c ClassDef,
         new: &[Key],
+        old: &[Key],
         record: RecordKey,
     ) -> Result<(), Error> {
-        for (index, key) in class.indexes.iter().zip(new) {
+        for (position, (index, key)) in class.indexes.iter().zip(new).enumerate() {
+            if old.get(position).is_some_and(|old| old.bytes == key.bytes) {
+                continue;
+            }
             let awaits_autoid = key.patches.iter().any(|patch| patch.what == PatchWhat::Autoid);
             if !index.unique || key.has_null || awaits_autoid {
                 continue;
@@ -272,8 +277,8 @@ impl<'c> Transaction<'c> {
         let state = self.state.borrow();
         let table = self.root.class(class.id);
         let place = (index.id, keys::position(self.dictionary(), index));
-        let key: Arc<[u8]> = key.into();
-        let mut from = std::ops::Bound::Included((Arc::clone(&key), RecordKey::MIN));
+        let key = KeyBytes::from(key);
+        let mut from = std::ops::Bound::Included((key.clone(), RecordKey::MIN));
         loop {
             let found = state.overlay.first_from(table, place, from, None)?;
             if found.0 != key {

@@ -1,7 +1,5 @@
 //! Writing a write set: the parts a transaction gathered, and their encoding.
 
-use std::sync::Arc;
-
 use quorate_schema::ClassId;
 use quorate_schema::bytes::Writer;
 
@@ -36,7 +34,7 @@ pub(crate) struct DraftChange {
 #[derive(Clone, Debug)]
 pub(crate) struct RemovedKey {
     pub(crate) position: usize,
-    pub(crate) key: Arc<[u8]>,
+    pub(crate) key: Vec<u8>,
     pub(crate) has_null: bool,
 }
 
