@@ -1,1 +1,3 @@
-//! To come.
+//! Many nodes: transport, node runtime, submission, ClusterParams.
+
+pub mod replica;

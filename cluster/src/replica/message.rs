@@ -1,0 +1,173 @@
+//! What nodes say to each other once the handshake is done.
+
+use std::sync::Arc;
+
+use quorate_consensus::{
+    Config, EntryIndex, Identity, Member, Message, MessageBody, NodeId, Payload, Term,
+};
+use quorate_engine::TransactionId;
+
+/// A message between two nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PeerMessage {
+    /// Consensus.
+    Core(Message),
+    /// What the sender belongs to; sent when a link comes up and when it changes.
+    Standing(Standing),
+    /// Forming, step one: promise to start this cluster and no other.
+    Form(Genesis),
+    /// The promise asked for by [`PeerMessage::Form`].
+    Promised {
+        /// The cluster promised.
+        cluster_id: u128,
+    },
+    /// The promise is refused, and waiting will not help.
+    Declined {
+        /// Why.
+        reason: DeclineReason,
+    },
+    /// The sender has no state and asks the cluster to take it in.
+    Join,
+    /// The sender asks to be taken out of the configuration.
+    Leave,
+    /// The receiver is out of the committed configuration.
+    Left,
+    /// Certify this and put it into the log.
+    Submit {
+        /// The term whose leader the sender believes the receiver to be; another term refuses.
+        term: Term,
+        /// Names the request in the answer.
+        id: TransactionId,
+        /// What is asked.
+        request: Request,
+    },
+    /// The request was not put into the log, and never will be by this copy of it.
+    Refused {
+        /// Which request.
+        id: TransactionId,
+        /// The term of the copy that is refused.
+        term: Term,
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// A piece of an image (state transfer).
+    Image(ImageChunk),
+    /// The sender installed the image whose last entry this is.
+    Installed {
+        /// The image's last entry.
+        last: EntryIndex,
+    },
+    /// The sender saw the end of the cluster in its log (orderly stop).
+    Goodbye,
+}
+
+/// What a node belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has no state and may promise to start a cluster.
+    Blank,
+    /// It holds state of the cluster, or its beginning.
+    Member(Genesis),
+    /// It has no state yet, but has asked the cluster with this id for it.
+    Joining {
+        /// The cluster.
+        cluster_id: u128,
+    },
+}
+
+/// How a cluster began: its id and first members. Fixed for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Genesis {
+    /// 128 random bits.
+    pub cluster_id: u128,
+    /// The first members, in node order.
+    pub members: Vec<Member>,
+}
+
+/// What [`PeerMessage::Submit`] asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Commit a transaction: an encoded [`Submission`](quorate_engine::Submission).
+    Transaction(Arc<[u8]>),
+    /// Log that the sender has stopped.
+    Stop,
+}
+
+/// Why a node will not promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclineReason {
+    /// The node lists of the two nodes differ in length or in a rank.
+    NodesDiffer {
+        /// The first node the lists disagree about.
+        node: NodeId,
+    },
+}
+
+/// Why a request was not put into the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The receiver is not the leader of that term; try again at the leader.
+    WrongTerm,
+    /// The leader may not commit now (vetoed); nothing entered a log.
+    NotServing,
+    /// Certification: something the transaction depends on was written after its snapshot.
+    Conflict,
+    /// Certification: the history does not reach back to its snapshot.
+    SnapshotTooOld,
+    /// It would exceed the segment's logical limit.
+    SegmentFull {
+        /// Bytes in use.
+        used_bytes: u64,
+        /// Bytes more that it needs.
+        needed_bytes: u64,
+        /// The limit.
+        allowed_bytes: u64,
+    },
+    /// The bytes are not a submission.
+    Malformed,
+}
+
+/// A piece of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageChunk {
+    /// The last entry the image contains.
+    pub last: EntryIndex,
+    /// Its term.
+    pub last_term: Term,
+    /// The configuration as of that entry.
+    pub config: Config,
+    /// The cluster's beginning.
+    pub genesis: Genesis,
+    /// Who has an orderly stop, or a departure, in the log up to there.
+    pub stopped: Vec<Identity>,
+    /// Length of the whole engine image, bytes.
+    pub total_bytes: u64,
+    /// Where this piece starts in it.
+    pub offset: u64,
+    /// The piece.
+    pub bytes: Payload,
+}
+
+/// The two connections between two nodes: bulk never delays control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    /// Heartbeats, votes, acknowledgements, membership.
+    Control,
+    /// Windows, submissions, images.
+    Bulk,
+}
+
+impl PeerMessage {
+    /// The connection this message travels on.
+    pub fn channel(&self) -> Channel {
+        match self {
+            PeerMessage::Core(Message { body: MessageBody::Append { entries, .. }, .. })
+                if !entries.is_empty() =>
+            {
+                Channel::Bulk
+            }
+            PeerMessage::Submit { .. } | PeerMessage::Image(_) => Channel::Bulk,
+            _ => Channel::Control,
+        }
+    }
+}
