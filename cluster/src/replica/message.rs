@@ -52,6 +52,13 @@ pub enum PeerMessage {
     },
     /// A piece of an image (state transfer).
     Image(ImageChunk),
+    /// The sender holds this much of an image; the next piece may be sent.
+    Received {
+        /// The image's last entry.
+        last: EntryIndex,
+        /// How many of its bytes arrived in order.
+        bytes: u64,
+    },
     /// The sender installed the image whose last entry this is.
     Installed {
         /// The image's last entry.
@@ -113,7 +120,10 @@ pub enum RefusalReason {
     /// Certification: something the transaction depends on was written after its snapshot.
     Conflict,
     /// Certification: the history does not reach back to its snapshot.
-    SnapshotTooOld,
+    SnapshotTooOld {
+        /// The oldest snapshot that could still be certified.
+        floor: u64,
+    },
     /// It would exceed the segment's logical limit.
     SegmentFull {
         /// Bytes in use.

@@ -1,7 +1,331 @@
 //! One node's part of the cluster as a pure state machine: no socket, clock, file or thread.
+//!
+//! The runtime feeds it what happened (a message arrived, a link broke, time passed, a local
+//! transaction wants to commit) and does what it wants done. The simulator does the same with a
+//! network, a clock and crashes of its own, so what is proven there is what runs.
+//!
+//! ```text
+//!            all configured nodes promise          members' beginning names this identity
+//!   Blank ------------------------------> Member <-----------------------+
+//!     |                                     ^                             |
+//!     | a cluster without this identity     | image installed             |
+//!     +-------------------------------> Joining --------------------------+
+//! ```
+//!
+//! A blank or joining node has no consensus core: it cannot vote or acknowledge anything.
 
+mod api;
+mod blank;
+mod member;
 mod message;
+mod node;
+mod pending;
+mod status;
+mod window;
 
+use std::sync::Arc;
+
+use quorate_consensus::{EntryIndex, Identity, NodeId, Term, Ticks};
+use quorate_engine::{Applier, CommitError, Submission};
+use quorate_schema::Dictionary;
+
+use crate::error::ClusterError;
+use blank::{Blank, Next};
+use member::{Beginning, Member, ReceivedImage, Receiving, receive_image};
+use node::{Ending, Link, Node};
+
+#[cfg(feature = "planted-bugs")]
+pub use api::ReplicaBug;
+pub use api::{
+    ClusterEvent, Counters, Input, MemberStatus, Output, Phase, ReplicaSettings, Status,
+};
 pub use message::{
     Channel, DeclineReason, Genesis, ImageChunk, PeerMessage, RefusalReason, Request, Standing,
 };
+
+/// One node of a cluster. See the module.
+///
+/// Invariants: it never sends to a peer that is not linked; a blank or joining node sends no
+/// consensus message; after `Finished` nothing comes out.
+pub struct Replica {
+    node: Node,
+    stage: Stage,
+    /// Random bits of which this node makes cluster ids, if it forms one.
+    cluster_id_seed: u128,
+}
+
+enum Stage {
+    Blank(Blank),
+    Joining(Joining),
+    Member(Box<Member>),
+    Ended,
+}
+
+/// A node that asked a running cluster for its state.
+struct Joining {
+    genesis: Genesis,
+    receiving: Option<Receiving>,
+    last_asked: Ticks,
+}
+
+/// How often a joining node repeats its request, ms.
+const JOIN_INTERVAL_MS: Ticks = 50;
+
+impl Replica {
+    /// A node that has just started without state.
+    pub fn new(
+        settings: ReplicaSettings,
+        applier: Applier,
+        dictionary: Arc<Dictionary>,
+        cluster_id_seed: u128,
+        now: Ticks,
+    ) -> Self {
+        let position = settings.identity.node.0 as usize;
+        assert!(position < settings.ranks.len(), "node {position} is not in the list");
+        Self {
+            node: Node::new(settings, applier, dictionary, now),
+            stage: Stage::Blank(Blank::default()),
+            cluster_id_seed,
+        }
+    }
+
+    /// Takes an input in; what it wants done is appended to `out`, in order.
+    pub fn step(&mut self, now: Ticks, input: Input, out: &mut Vec<Output>) {
+        if matches!(self.stage, Stage::Ended) {
+            self.refuse_after_end(input);
+            return self.node.drain(out);
+        }
+        self.node.now = self.node.now.max(now);
+        self.take(input);
+        if let Stage::Blank(blank) = &mut self.stage {
+            let next = blank.try_propose(&mut self.node, self.cluster_id_seed);
+            self.follow(next);
+        }
+        if let Stage::Member(member) = &mut self.stage {
+            member.settle(&mut self.node);
+            if let Some(end) = member.take_end() {
+                self.end(end);
+            }
+        }
+        self.node.drain(out);
+    }
+
+    /// Where the node stands.
+    pub fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Ended => Phase::Ended,
+            _ if self.node.ending != Ending::No => Phase::Stopping,
+            Stage::Blank(_) => Phase::Forming,
+            Stage::Joining(_) => Phase::Joining,
+            Stage::Member(_) => Phase::Member,
+        }
+    }
+
+    /// When the next [`Input::Tick`] is wanted, at the latest.
+    pub fn next_wakeup(&self) -> Ticks {
+        match &self.stage {
+            Stage::Blank(_) | Stage::Ended => api::NEVER,
+            Stage::Joining(joining) => joining.last_asked + JOIN_INTERVAL_MS,
+            Stage::Member(member) => member.next_wakeup(&self.node),
+        }
+    }
+
+    /// Counts since the replica was made.
+    pub fn counters(&self) -> Counters {
+        self.node.counters
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Tick { random } => self.tick(random),
+            Input::PeerUp { peer } => self.link_up(peer),
+            Input::PeerDown { peer } => self.link_broke(peer),
+            Input::Receive { from, message } => self.receive(from, message),
+            Input::Submit(submission) => self.submit(&submission),
+            Input::Flush => {}
+            Input::Stop => self.begin_end(true),
+            Input::Detach => self.begin_end(false),
+            Input::Veto { on } => self.veto(on),
+        }
+    }
+
+    fn tick(&mut self, random: u64) {
+        match &mut self.stage {
+            Stage::Member(member) => member.tick(&mut self.node, random),
+            Stage::Joining(joining) if self.node.now >= joining.last_asked + JOIN_INTERVAL_MS => {
+                joining.last_asked = self.node.now;
+                self.node.broadcast(&PeerMessage::Join);
+            }
+            _ => {}
+        }
+    }
+
+    fn link_up(&mut self, peer: Identity) {
+        assert!(peer.node != self.node.identity().node, "a link to itself");
+        if let Some(old) = self.node.links.get(&peer.node).map(|link| link.identity) {
+            self.link_broke(old);
+        }
+        self.node.links.insert(peer.node, Link { identity: peer, standing: None });
+        self.node.event(ClusterEvent::Connected(peer.node));
+        let standing = match &self.stage {
+            Stage::Blank(_) | Stage::Ended => Standing::Blank,
+            Stage::Joining(joining) => {
+                Standing::Joining { cluster_id: joining.genesis.cluster_id }
+            }
+            Stage::Member(member) => member.standing(),
+        };
+        self.node.send(peer, PeerMessage::Standing(standing));
+        if let Stage::Member(member) = &mut self.stage {
+            member.link_up(&mut self.node, peer);
+        }
+    }
+
+    fn link_broke(&mut self, peer: Identity) {
+        if !self.node.is_linked(peer) {
+            return;
+        }
+        self.node.links.remove(&peer.node);
+        self.node.event(ClusterEvent::Disconnected(peer.node));
+        match &mut self.stage {
+            Stage::Blank(blank) => blank.link_broke(peer),
+            Stage::Joining(joining) => {
+                if joining.receiving.as_ref().is_some_and(|receiving| receiving.is_from(peer)) {
+                    joining.receiving = None;
+                }
+            }
+            Stage::Member(member) => member.link_broke(&mut self.node, peer),
+            Stage::Ended => {}
+        }
+    }
+
+    fn receive(&mut self, from: Identity, message: PeerMessage) {
+        if !self.node.is_linked(from) {
+            return; // an old link's last words
+        }
+        if let PeerMessage::Standing(standing) = &message {
+            let link = self.node.links.get_mut(&from.node).expect("linked, as just checked");
+            link.standing = Some(standing.clone());
+        }
+        match &mut self.stage {
+            Stage::Blank(blank) => {
+                let next = blank.receive(&mut self.node, from, message);
+                self.follow(next);
+            }
+            Stage::Joining(_) => self.receive_joining(from, message),
+            Stage::Member(member) => member.receive(&mut self.node, from, message),
+            Stage::Ended => {}
+        }
+    }
+
+    fn receive_joining(&mut self, from: Identity, message: PeerMessage) {
+        let Stage::Joining(joining) = &mut self.stage else { return };
+        let PeerMessage::Image(chunk) = message else { return };
+        if chunk.genesis != joining.genesis {
+            return;
+        }
+        let received = receive_image(&mut self.node, &mut joining.receiving, from, chunk);
+        let Some(image) = received else { return };
+        if image.config.validate().is_err() {
+            return;
+        }
+        match self.node.applier.install(&image.bytes) {
+            Ok(_) => self.become_member(image),
+            Err(error) => self.end(Err(ClusterError::Image(error))),
+        }
+    }
+
+    fn become_member(&mut self, image: ReceivedImage) {
+        let ReceivedImage { from, last, last_term, config, genesis, stopped, .. } = image;
+        self.node.counters.images_installed += 1;
+        let beginning = Beginning { genesis, last, last_term, config, stopped };
+        let member = Member::new(&mut self.node, beginning);
+        self.node.send(from, PeerMessage::Installed { last });
+        self.stage = Stage::Member(Box::new(member));
+    }
+
+    fn follow(&mut self, next: Next) {
+        match next {
+            Next::Stay => {}
+            Next::Start(genesis) => self.start(genesis),
+            Next::Join(genesis) => self.join(genesis),
+            Next::Fail(error) => self.end(Err(error)),
+        }
+    }
+
+    fn start(&mut self, genesis: Genesis) {
+        let config =
+            quorate_consensus::Config { current: genesis.members.clone(), next: None };
+        if config.validate().is_err() {
+            return; // no node of ours proposes such a beginning
+        }
+        self.node.output(Output::Stamp { cluster_id: genesis.cluster_id });
+        self.node.event(ClusterEvent::Formed);
+        let (last, last_term) = (EntryIndex(0), Term(0));
+        let beginning = Beginning { genesis, last, last_term, config, stopped: Vec::new() };
+        self.stage = Stage::Member(Box::new(Member::new(&mut self.node, beginning)));
+    }
+
+    fn join(&mut self, genesis: Genesis) {
+        let cluster_id = genesis.cluster_id;
+        self.node.output(Output::Stamp { cluster_id });
+        self.node.event(ClusterEvent::Joining);
+        self.node.broadcast(&PeerMessage::Standing(Standing::Joining { cluster_id }));
+        self.node.broadcast(&PeerMessage::Join);
+        let last_asked = self.node.now;
+        self.stage = Stage::Joining(Joining { genesis, receiving: None, last_asked });
+    }
+
+    fn submit(&mut self, submission: &Submission) {
+        if let Stage::Member(member) = &mut self.stage {
+            return member.submit(&mut self.node, submission);
+        }
+        let reason = "this node does not hold the cluster's state yet".into();
+        let sequence = submission.id.sequence;
+        self.node.complete(sequence, Err(CommitError::NoQuorum { reason }));
+    }
+
+    fn begin_end(&mut self, orderly: bool) {
+        if self.node.ending != Ending::No {
+            return;
+        }
+        let deadline = self.node.now + self.node.settings.stop_limit_ms;
+        self.node.ending =
+            if orderly { Ending::Stop { deadline } } else { Ending::Detach { deadline } };
+        match &mut self.stage {
+            Stage::Member(member) => member.begin_end(&mut self.node),
+            _ => self.end(Ok(())),
+        }
+    }
+
+    fn veto(&mut self, on: bool) {
+        self.node.vetoed = on;
+        if let Stage::Member(member) = &mut self.stage {
+            member.veto(&mut self.node, on);
+        }
+    }
+
+    /// The node takes part no longer: nobody is left waiting.
+    fn end(&mut self, result: Result<(), ClusterError>) {
+        self.stage = Stage::Ended;
+        for sequence in self.node.pending.sequences() {
+            let id = self.node.transaction_id(sequence);
+            let asked = self.node.pending.was_asked(sequence);
+            if self.node.pending.remove(sequence) == Some(false) {
+                let error =
+                    if asked { CommitError::InDoubt(id) } else { CommitError::Stopped };
+                self.node.complete(sequence, Err(error));
+            }
+        }
+        self.node.output(Output::Finished(result));
+    }
+
+    fn refuse_after_end(&mut self, input: Input) {
+        if let Input::Submit(submission) = input {
+            self.node.complete(submission.id.sequence, Err(CommitError::Stopped));
+        }
+    }
+
+    fn node_id(&self) -> NodeId {
+        self.node.identity().node
+    }
+}

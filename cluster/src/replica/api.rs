@@ -1,0 +1,269 @@
+//! What goes into a replica and what comes out of it.
+
+use quorate_consensus::{Identity, NodeId, Role, Settings, Term, Ticks};
+use quorate_engine::{CommitError, Index, Submission, TransactionId};
+
+use super::message::PeerMessage;
+use crate::error::ClusterError;
+
+/// What a replica is told when it is made. Times are milliseconds.
+#[derive(Clone, Debug)]
+pub struct ReplicaSettings {
+    /// This node in this life.
+    pub identity: Identity,
+    /// The configured quorum rank of every node, by node id.
+    pub ranks: Vec<u32>,
+    /// Consensus timing and sizes.
+    pub core: Settings,
+    /// An open window closes when it holds this many bytes ...
+    pub window_bytes: usize,
+    /// ... or this many transactions ...
+    pub window_transactions: u32,
+    /// ... or is this old; 0 leaves it open only while another window is under way.
+    pub window_timeout_ms: u64,
+    /// How long a commit may wait for its outcome.
+    pub commit_limit_ms: u64,
+    /// How long an orderly end may wait for a quorum.
+    pub stop_limit_ms: u64,
+    /// While others stop, a member silent for this long counts as departed.
+    pub departed_after_ms: u64,
+    /// Size of a piece of an image.
+    pub image_chunk_bytes: usize,
+    /// How many bytes of applied entries are kept for followers that fall behind.
+    pub log_keep_bytes: usize,
+    /// A fault to plant, for tests that prove the simulator finds it.
+    #[cfg(feature = "planted-bugs")]
+    pub bug: Option<ReplicaBug>,
+}
+
+/// Faults that a test can plant in a replica.
+#[cfg(feature = "planted-bugs")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaBug {
+    /// A window proved by early commit is applied back to front.
+    ApplyOutOfOrder,
+    /// A request that is in the log already is put into it again.
+    DuplicateAccepted,
+    /// A commit is taken for lost as soon as a newer term is heard of.
+    LostByTermAlone,
+    /// The leader accepts requests that were meant for another term's leader.
+    AnyTermAccepted,
+}
+
+/// What happens to a replica.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passed; `random` feeds election jitter.
+    Tick {
+        /// 64 random bits.
+        random: u64,
+    },
+    /// The link to a peer is up: both channels, handshake done. At most one link a node.
+    PeerUp {
+        /// Who.
+        peer: Identity,
+    },
+    /// The link broke; what was under way on it may or may not have arrived.
+    PeerDown {
+        /// Who.
+        peer: Identity,
+    },
+    /// A peer said something.
+    Receive {
+        /// Who: the identity of the link's handshake.
+        from: Identity,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A local transaction asks to be committed.
+    Submit(Submission),
+    /// Nothing more is at hand: an open window may close.
+    Flush,
+    /// Begin the orderly end: returns when every live node has begun it.
+    Stop,
+    /// Leave the cluster alone.
+    Detach,
+    /// The user's quorum callback forbids, or allows again, to commit here.
+    Veto {
+        /// True forbids.
+        on: bool,
+    },
+}
+
+/// What a replica wants done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Give this to the peer if its link is up, else forget it.
+    Send {
+        /// To whom.
+        to: Identity,
+        /// What.
+        message: PeerMessage,
+    },
+    /// The outcome of a [`Input::Submit`]; once for each. `Ok` comes after it became visible.
+    Complete {
+        /// Which.
+        id: TransactionId,
+        /// The index it got, or why not.
+        result: Result<Index, CommitError>,
+    },
+    /// A transaction answered `InDoubt` before has met its fate and may be forgotten.
+    Settled {
+        /// Which.
+        id: TransactionId,
+        /// Its index if it committed.
+        committed: Option<Index>,
+    },
+    /// Something the application or an operator wants to know.
+    Event(ClusterEvent),
+    /// From now on the node belongs to this cluster: stamp and check frames with its id.
+    Stamp {
+        /// The cluster.
+        cluster_id: u128,
+    },
+    /// The listener's end. Nothing comes out of the replica afterwards.
+    Finished(Result<(), ClusterError>),
+}
+
+/// What notify callbacks and logs hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterEvent {
+    /// The link to this node is up.
+    Connected(NodeId),
+    /// The link to this node broke.
+    Disconnected(NodeId),
+    /// This node takes part in a cluster that was formed just now.
+    Formed,
+    /// This node asks a running cluster for its state.
+    Joining,
+    /// The node has its state and its rank.
+    Joined(NodeId),
+    /// The node left the configuration.
+    Left(NodeId),
+    /// Another leader, or none.
+    LeaderChanged(Option<NodeId>),
+    /// This node and those it is connected to have a quorum again.
+    QuorumGained,
+    /// They no longer have: commits are refused here.
+    QuorumLost,
+    /// State transfer makes progress (to `node` at the sender, from `node` at the receiver).
+    StateTransfer {
+        /// The other end.
+        node: NodeId,
+        /// Bytes confirmed so far.
+        done_bytes: u64,
+        /// Bytes in all.
+        total_bytes: u64,
+    },
+    /// The node is silent while the others stop; it is no longer waited for.
+    Departed(NodeId),
+}
+
+impl ClusterEvent {
+    /// The node the event is about, if it is about one.
+    pub fn node(&self) -> Option<NodeId> {
+        match *self {
+            Self::Connected(node)
+            | Self::Disconnected(node)
+            | Self::Joined(node)
+            | Self::Left(node)
+            | Self::Departed(node)
+            | Self::StateTransfer { node, .. } => Some(node),
+            Self::LeaderChanged(leader) => leader,
+            _ => None,
+        }
+    }
+}
+
+/// Where a node stands on its way through a cluster's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Without state, waiting for all configured nodes or for a running cluster.
+    Forming,
+    /// Asking a running cluster for its state.
+    Joining,
+    /// Holding state.
+    Member,
+    /// In its orderly end.
+    Stopping,
+    /// Over.
+    Ended,
+}
+
+/// What a node knows of its cluster at this moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Where the node stands.
+    pub phase: Phase,
+    /// Its role in consensus.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// The leader it follows, if it knows one.
+    pub leader: Option<NodeId>,
+    /// Whether it and those it is connected to have a quorum and no veto.
+    pub quorum: bool,
+    /// Everyone configured.
+    pub members: Vec<MemberStatus>,
+    /// What still keeps `ready` from being true.
+    pub waiting_for: Vec<(NodeId, String)>,
+    /// It holds the state as of its own term, has its rank, and can commit.
+    pub ready: bool,
+}
+
+/// What a node knows of another (or itself).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Its rank in the configuration in force; 0 if it is not in it.
+    pub rank: u32,
+    /// Whether the configuration holds it.
+    pub joined: bool,
+    /// Whether its link is up (always, for the node itself).
+    pub connected: bool,
+}
+
+/// Counts since the replica was made, for tests, status and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Times this node became leader.
+    pub elections_won: u64,
+    /// Times entries were cut off the log's end.
+    pub truncations: u64,
+    /// Entries this follower proved committed before it was told.
+    pub early_commits: u64,
+    /// Images this node installed.
+    pub images_installed: u64,
+    /// Image transfers this node began.
+    pub images_sent: u64,
+    /// Requests this leader refused as conflicts.
+    pub conflicts: u64,
+    /// Requests this leader had in its log already.
+    pub duplicates: u64,
+    /// Own requests given to another leader after the first one's term ended without them.
+    pub resubmissions: u64,
+    /// Own requests answered `InDoubt`.
+    pub in_doubt: u64,
+    /// Own requests refused with `NoQuorum`.
+    pub no_quorum: u64,
+    /// Windows this leader closed.
+    pub windows: u64,
+    /// Transactions applied.
+    pub applied: u64,
+    /// Configuration entries applied, joint ones counted too.
+    pub configs: u64,
+    /// Joint configuration entries applied.
+    pub joint_configs: u64,
+}
+
+impl Output {
+    /// The shortest form of a send.
+    pub(super) fn send(to: Identity, message: PeerMessage) -> Self {
+        Self::Send { to, message }
+    }
+}
+
+/// The moment nothing waits for.
+pub(super) const NEVER: Ticks = Ticks::MAX;

@@ -1,0 +1,233 @@
+//! The orderly end of a cluster, and leaving it alone.
+//!
+//! A node that stops has its stop put into the log. When every member of the configuration has
+//! one there (or a departure, which the leader writes for members silent beyond the limit while
+//! others stop), the cluster has ended, and every node sees that at the same entry. It says
+//! goodbye, and goes when all linked peers have said theirs, or are gone: until then it votes,
+//! stores and acknowledges, so that the last one too can see the end in its log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_consensus::{Identity, Ticks};
+
+use super::super::api::ClusterEvent;
+use super::super::message::{PeerMessage, Request};
+use super::super::node::{Ending, Node};
+use super::super::window::Item;
+use super::Member;
+use crate::error::ClusterError;
+
+/// How long a node waits for goodbyes once the cluster has ended, ms.
+const LINGER_MS: Ticks = 2_000;
+
+/// Who has ended, as far as the log tells.
+#[derive(Debug, Default)]
+pub(super) struct Farewell {
+    /// Stopped or departed, in the applied log.
+    in_log: BTreeSet<Identity>,
+    /// Peers that saw the end.
+    goodbyes: BTreeSet<Identity>,
+    /// Since when a peer is not linked, and that it once was or was missed.
+    unlinked_since: BTreeMap<Identity, Ticks>,
+    /// When this node saw the end.
+    ended_at: Option<Ticks>,
+}
+
+impl Farewell {
+    pub(super) fn new(stopped: Vec<Identity>) -> Self {
+        Self { in_log: stopped.into_iter().collect(), ..Self::default() }
+    }
+
+    pub(super) fn stopped(&mut self, identity: Identity) {
+        self.in_log.insert(identity);
+    }
+
+    pub(super) fn departed(&mut self, node: &mut Node, identity: Identity) {
+        self.in_log.insert(identity);
+        node.event(ClusterEvent::Departed(identity.node));
+    }
+
+    pub(super) fn goodbye_from(&mut self, peer: Identity) {
+        self.goodbyes.insert(peer);
+    }
+
+    pub(super) fn has(&self, identity: Identity) -> bool {
+        self.in_log.contains(&identity)
+    }
+
+    /// For images.
+    pub(super) fn in_log(&self) -> Vec<Identity> {
+        self.in_log.iter().copied().collect()
+    }
+
+    pub(super) fn set_in_log(&mut self, stopped: Vec<Identity>) {
+        self.in_log = stopped.into_iter().collect();
+    }
+
+    /// True while nobody stops.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_log.is_empty()
+    }
+
+    /// Keeps since when each peer has been without a link.
+    pub(super) fn note_links(&mut self, node: &Node) {
+        self.unlinked_since.retain(|peer, _| !node.is_linked(*peer));
+    }
+
+    fn silent_for(&mut self, node: &Node, peer: Identity) -> Ticks {
+        if node.is_linked(peer) {
+            return 0;
+        }
+        node.now - *self.unlinked_since.entry(peer).or_insert(node.now)
+    }
+}
+
+impl Member {
+    /// The node's end was asked for: the first step is taken at once.
+    pub(in super::super) fn begin_end(&mut self, node: &mut Node) {
+        self.say_farewell(node);
+    }
+
+    /// Repeats what the end needs, and lets the leader write off the silent.
+    pub(super) fn say_farewell(&mut self, node: &mut Node) {
+        match node.ending {
+            Ending::No => {}
+            Ending::Stop { .. } => self.ask_to_stop(node),
+            Ending::Detach { .. } => self.ask_to_leave(node),
+        }
+        if self.is_leading() && !self.farewell.is_quiet() {
+            self.write_off_silent(node);
+        }
+    }
+
+    fn ask_to_stop(&mut self, node: &mut Node) {
+        let identity = node.identity();
+        if self.farewell.has(identity) {
+            return;
+        }
+        let Some(leader) = self.core.leader() else { return };
+        let term = self.core.term();
+        let id = node.transaction_id(0);
+        if leader == identity {
+            self.request_from(node, identity, term, id, Request::Stop);
+        } else {
+            node.send(leader, PeerMessage::Submit { term, id, request: Request::Stop });
+        }
+    }
+
+    fn write_off_silent(&mut self, node: &mut Node) {
+        let limit = node.settings.departed_after_ms;
+        for member in self.applied_config.current.clone() {
+            let identity = member.identity;
+            if identity == node.identity() || self.farewell.has(identity) {
+                continue;
+            }
+            if self.farewell.silent_for(node, identity) >= limit {
+                let term = self.core.term();
+                // Refused only if this node leads no longer; the next leader writes it then.
+                let _ = self.take_mark(node, term, Item::Departed(identity));
+            }
+        }
+    }
+
+    fn ask_to_leave(&mut self, node: &mut Node) {
+        let identity = node.identity();
+        match self.core.leader() {
+            Some(leader) if leader == identity => self.remove_member(node, identity),
+            Some(leader) => node.send(leader, PeerMessage::Leave),
+            None => {}
+        }
+    }
+
+    /// The leader takes a member out of the configuration, or says that it is out.
+    pub(super) fn remove_member(&mut self, node: &mut Node, leaver: Identity) {
+        if !self.is_leading() {
+            return;
+        }
+        self.joiners.remove(&leaver);
+        let config = self.core.config().current.clone();
+        if config.iter().all(|member| member.identity != leaver) {
+            let committed = !self.core.pending_config() && leaver != node.identity();
+            if committed {
+                node.send(leaver, PeerMessage::Left);
+            }
+            return;
+        }
+        let members: Vec<_> = config.into_iter().filter(|m| m.identity != leaver).collect();
+        if members.iter().all(|member| member.rank == 0) {
+            if leaver == node.identity() {
+                let alone = members.is_empty();
+                self.end = Some(if alone { Ok(()) } else { Err(ClusterError::LastVoter) });
+            }
+            return;
+        }
+        self.propose_config(node, members);
+    }
+
+    pub(super) fn end_detached(&mut self, node: &mut Node) {
+        if matches!(node.ending, Ending::Detach { .. }) {
+            self.end = Some(Ok(()));
+        }
+    }
+
+    pub(super) fn repeat_goodbye(&mut self, node: &mut Node, peer: Identity) {
+        if self.farewell.ended_at.is_some() {
+            node.send(peer, PeerMessage::Goodbye);
+        }
+    }
+
+    /// Ends the node if its end has come.
+    pub(super) fn finish(&mut self, node: &mut Node) {
+        if self.end.is_some() {
+            return;
+        }
+        match node.ending {
+            Ending::No => {}
+            Ending::Detach { deadline } => self.finish_detach(node, deadline),
+            Ending::Stop { deadline } => self.finish_stop(node, deadline),
+        }
+    }
+
+    fn finish_detach(&mut self, node: &mut Node, deadline: Ticks) {
+        let identity = node.identity();
+        let holds = |half: &[quorate_consensus::Member]| half.iter().any(|m| m.identity == identity);
+        let config = &self.applied_config;
+        let out = !holds(&config.current) && !config.next.as_deref().is_some_and(holds);
+        if out {
+            self.end = Some(Ok(()));
+        } else if node.now >= deadline {
+            self.end = Some(Err(ClusterError::NoQuorum));
+        }
+    }
+
+    fn finish_stop(&mut self, node: &mut Node, deadline: Ticks) {
+        let own_is_in_log = self.farewell.has(node.identity());
+        if own_is_in_log && node.links.is_empty() {
+            self.end = Some(Ok(()));
+            return;
+        }
+        if !self.all_ended() {
+            if node.now >= deadline && !self.core.connected_quorum() {
+                self.end = Some(Err(ClusterError::NoQuorum));
+            }
+            return;
+        }
+        let ended_at = match self.farewell.ended_at {
+            Some(ended_at) => ended_at,
+            None => {
+                node.broadcast(&PeerMessage::Goodbye);
+                *self.farewell.ended_at.insert(node.now)
+            }
+        };
+        let all_said = node.links.values().all(|l| self.farewell.goodbyes.contains(&l.identity));
+        if all_said || node.now >= ended_at + LINGER_MS {
+            self.end = Some(Ok(()));
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        let config = &self.applied_config;
+        let halves = [Some(&config.current), config.next.as_ref()];
+        halves.into_iter().flatten().flatten().all(|m| self.farewell.has(m.identity))
+    }
+}

@@ -1,0 +1,309 @@
+//! What a leader knows besides its log: the uncommitted tail, by which it certifies, and the window
+//! that is open.
+//!
+//! It is made when the node becomes leader, from the entries of its log that are not applied yet,
+//! and thrown away when it stops leading; nothing of it survives a term. A request is certified,
+//! enters the tail and the open window in one go, so the tail is always exactly "applied history
+//! + log + open window".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_consensus::{Body, Entry, Identity, Input as CoreInput, Term, Ticks};
+use quorate_engine::{Footprint, Index, Outcome, Refusal, Submission, Tail, TransactionId, WriteSet};
+use quorate_schema::bytes::{Malformed, Reader};
+
+use super::super::api::NEVER;
+use super::super::message::{PeerMessage, RefusalReason, Request};
+use super::super::node::Node;
+use super::super::window::{Item, OpenWindow, items};
+use super::Member;
+
+/// The state of one term of leadership.
+pub(super) struct Leading {
+    term: Term,
+    tail: Tail,
+    /// Transactions of the tail, so that a repeated request is known.
+    by_index: BTreeMap<Index, TransactionId>,
+    known: BTreeSet<TransactionId>,
+    /// Stops and departures of the tail.
+    marks: BTreeSet<Identity>,
+    open: OpenWindow,
+    open_since: Ticks,
+    /// Who waits for the open window, to refuse them if it cannot be logged.
+    open_requests: Vec<(Identity, TransactionId)>,
+}
+
+impl Leading {
+    /// The tail of a new leader: everything in its log behind what it has applied.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the log holds a window that no leader writes.
+    pub(super) fn rebuild(node: &Node, term: Term, entries: &[Entry]) -> Result<Self, Malformed> {
+        let mut leading = Self {
+            term,
+            tail: Tail::new(Index(node.applier.applied().0 + 1)),
+            by_index: BTreeMap::new(),
+            known: BTreeSet::new(),
+            marks: BTreeSet::new(),
+            open: OpenWindow::default(),
+            open_since: 0,
+            open_requests: Vec::new(),
+        };
+        for entry in entries {
+            let Body::Window { payload, .. } = &entry.body else { continue };
+            for item in items(payload)? {
+                match item {
+                    Item::Transaction(bytes) => {
+                        let write_set = WriteSet::decode(bytes, &node.dictionary)?;
+                        leading.note(write_set.id(), &write_set.footprint());
+                    }
+                    Item::Stopped(identity) | Item::Departed(identity) => leading.mark(identity),
+                }
+            }
+        }
+        Ok(leading)
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The engine's own history covers everything up to `upto` now.
+    pub(super) fn settle(&mut self, upto: Index) {
+        self.tail.settle(upto);
+        while let Some(first) = self.by_index.first_entry() {
+            if *first.key() > upto {
+                break;
+            }
+            let id = first.remove();
+            self.known.remove(&id);
+        }
+    }
+
+    /// When the open window closes at the latest.
+    pub(super) fn window_deadline(&self, node: &Node) -> Ticks {
+        if self.open.count() == 0 || node.settings.window_timeout_ms == 0 {
+            return NEVER;
+        }
+        self.open_since + node.settings.window_timeout_ms
+    }
+
+    fn note(&mut self, id: TransactionId, footprint: &Footprint) {
+        let index = self.tail.next();
+        self.tail.observe(index, footprint);
+        self.by_index.insert(index, id);
+        let new = self.known.insert(id);
+        debug_assert!(new, "{id:?} is in the log twice");
+    }
+
+    fn mark(&mut self, identity: Identity) {
+        self.tail.observe(self.tail.next(), &Footprint::default());
+        self.marks.insert(identity);
+    }
+
+    fn opened(&mut self, now: Ticks) {
+        if self.open.count() == 0 {
+            self.open_since = now;
+        }
+    }
+}
+
+impl Member {
+    /// A request, from a peer or from this node itself.
+    pub(super) fn request_from(
+        &mut self,
+        node: &mut Node,
+        from: Identity,
+        term: Term,
+        id: TransactionId,
+        request: Request,
+    ) {
+        let refusal = match request {
+            Request::Transaction(bytes) => self.take_transaction(node, from, term, id, &bytes),
+            Request::Stop => self.take_mark(node, term, Item::Stopped(from)),
+        };
+        if let Err(reason) = refusal {
+            self.refuse(node, from, id, term, reason);
+        }
+    }
+
+    fn take_transaction(
+        &mut self,
+        node: &mut Node,
+        from: Identity,
+        term: Term,
+        id: TransactionId,
+        bytes: &Arc<[u8]>,
+    ) -> Result<(), RefusalReason> {
+        self.check_term(node, term)?;
+        if id.origin != from.incarnation.0 {
+            return Err(RefusalReason::Malformed);
+        }
+        if self.is_known(node, id) {
+            node.counters.duplicates += 1;
+            return Ok(()); // its fate comes from the log, as the first copy's does
+        }
+        if node.vetoed {
+            return Err(RefusalReason::NotServing);
+        }
+        let submission = decode(node, bytes).map_err(|_| RefusalReason::Malformed)?;
+        if submission.id != id {
+            return Err(RefusalReason::Malformed);
+        }
+        let leading = self.leading.as_mut().ok_or(RefusalReason::WrongTerm)?;
+        let footprint = node.applier.certify(&leading.tail, &submission).map_err(reason)?;
+        leading.opened(node.now);
+        leading.note(id, &footprint);
+        leading.open.push(Item::Transaction(&submission.write_set));
+        leading.open_requests.push((from, id));
+        self.close_full_window(node);
+        Ok(())
+    }
+
+    /// Logs a stop or departure, unless it is there already.
+    pub(super) fn take_mark(
+        &mut self,
+        node: &mut Node,
+        term: Term,
+        item: Item<'_>,
+    ) -> Result<(), RefusalReason> {
+        self.check_term(node, term)?;
+        let (Item::Stopped(identity) | Item::Departed(identity)) = item else {
+            unreachable!("only marks are passed here");
+        };
+        let leading = self.leading.as_mut().ok_or(RefusalReason::WrongTerm)?;
+        if leading.marks.contains(&identity) || self.farewell.has(identity) {
+            return Ok(());
+        }
+        leading.opened(node.now);
+        leading.mark(identity);
+        leading.open.push(item);
+        Ok(())
+    }
+
+    fn check_term(&self, node: &Node, term: Term) -> Result<(), RefusalReason> {
+        let leading = self.leading.as_ref().ok_or(RefusalReason::WrongTerm)?;
+        assert_eq!(leading.term, self.core.term(), "the tail belongs to another term");
+        if term == leading.term || any_term_accepted(node) {
+            return Ok(());
+        }
+        Err(RefusalReason::WrongTerm)
+    }
+
+    fn is_known(&self, node: &Node, id: TransactionId) -> bool {
+        if duplicate_accepted(node) {
+            return false;
+        }
+        let in_tail = self.leading.as_ref().is_some_and(|leading| leading.known.contains(&id));
+        in_tail || node.applier.outcome(id) != Outcome::Unknown
+    }
+
+    /// Closes the open window if the adaptive rule says so: at once while nothing is under way,
+    /// else when it is full or old enough.
+    pub(super) fn close_window_if_due(&mut self, node: &mut Node) {
+        let Some(leading) = &self.leading else { return };
+        if leading.open.count() == 0 {
+            return;
+        }
+        let idle = self.core.commit() == self.core.last().0;
+        if idle || leading.window_deadline(node) <= node.now {
+            self.close_window(node);
+        }
+    }
+
+    fn close_full_window(&mut self, node: &mut Node) {
+        let Some(leading) = &self.leading else { return };
+        let settings = &node.settings;
+        if leading.open.bytes() >= settings.window_bytes
+            || leading.open.count() >= settings.window_transactions
+        {
+            self.close_window(node);
+        }
+    }
+
+    fn close_window(&mut self, node: &mut Node) {
+        let Some(leading) = &mut self.leading else { return };
+        let open = std::mem::take(&mut leading.open);
+        let waiting = std::mem::take(&mut leading.open_requests);
+        let (payload, count) = open.close();
+        let first_index = leading.tail.next().0 - u64::from(count);
+        let term = leading.term;
+        let before = self.core.last().0;
+        self.drive(node, CoreInput::Propose { first_index, count, payload });
+        if self.core.last().0 > before {
+            node.counters.windows += 1;
+            return;
+        }
+        for (from, id) in waiting {
+            self.refuse(node, from, id, term, RefusalReason::WrongTerm);
+        }
+        if self.is_leading() {
+            self.leading = None; // the tail counts a window that never was
+            self.role_changed(node);
+        }
+    }
+
+    /// Leadership is over: who waits for the open window may ask the next leader at once.
+    pub(super) fn abandon(&mut self, node: &mut Node, leading: Leading) {
+        for (from, id) in leading.open_requests {
+            self.refuse(node, from, id, leading.term, RefusalReason::WrongTerm);
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        node: &mut Node,
+        to: Identity,
+        id: TransactionId,
+        term: Term,
+        reason: RefusalReason,
+    ) {
+        if reason == RefusalReason::Conflict {
+            node.counters.conflicts += 1;
+        }
+        if to == node.identity() {
+            self.refused(node, id, term, reason);
+        } else {
+            node.send(to, PeerMessage::Refused { id, term, reason });
+        }
+    }
+}
+
+fn decode(node: &Node, bytes: &[u8]) -> Result<Submission, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let submission = Submission::decode(&mut reader, &node.dictionary)?;
+    reader.finish()?;
+    Ok(submission)
+}
+
+fn reason(refusal: Refusal) -> RefusalReason {
+    match refusal {
+        Refusal::Conflict => RefusalReason::Conflict,
+        Refusal::SnapshotTooOld { floor } => RefusalReason::SnapshotTooOld { floor: floor.0 },
+        Refusal::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
+            RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
+        }
+        _ => RefusalReason::Malformed,
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn any_term_accepted(_: &Node) -> bool {
+    false
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn duplicate_accepted(_: &Node) -> bool {
+    false
+}
+
+#[cfg(feature = "planted-bugs")]
+fn any_term_accepted(node: &Node) -> bool {
+    node.settings.bug == Some(super::super::api::ReplicaBug::AnyTermAccepted)
+}
+
+#[cfg(feature = "planted-bugs")]
+fn duplicate_accepted(node: &Node) -> bool {
+    node.settings.bug == Some(super::super::api::ReplicaBug::DuplicateAccepted)
+}

@@ -1,0 +1,259 @@
+//! Driving the core, and applying what it says is committed.
+
+use std::collections::VecDeque;
+
+use quorate_consensus::{
+    Body, Entry, EntryIndex, Identity, Input as CoreInput, Message, Output as CoreOutput, Role,
+};
+use quorate_engine::{Index, TransactionId, WriteSet};
+use quorate_schema::bytes::Malformed;
+
+use super::super::message::PeerMessage;
+use super::super::node::Node;
+use super::super::window::{Item, items};
+use super::leading::Leading;
+use super::Member;
+use crate::error::ClusterError;
+
+/// Sizes of the applied entries that the core still keeps, to bound its memory.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    entries: VecDeque<(EntryIndex, usize)>,
+    bytes: usize,
+}
+
+/// What an entry costs in memory besides its payload, roughly.
+const ENTRY_OVERHEAD_BYTES: usize = 128;
+
+impl Member {
+    /// Steps the core and does what it wants done, until it wants nothing more.
+    pub(super) fn drive(&mut self, node: &mut Node, input: CoreInput) {
+        let mut outputs = Vec::new();
+        self.core.step(node.now, input, &mut outputs);
+        let mut queue = VecDeque::from(outputs);
+        while let Some(output) = queue.pop_front() {
+            let mut more = Vec::new();
+            self.obey(node, output, &mut more);
+            queue.extend(more);
+        }
+    }
+
+    fn obey(&mut self, node: &mut Node, output: CoreOutput, more: &mut Vec<CoreOutput>) {
+        match output {
+            CoreOutput::Persist { sequence, .. } => {
+                self.persisted = self.persisted.max(sequence);
+                self.core.step(node.now, CoreInput::Persisted { sequence }, more);
+                self.release_held(node);
+            }
+            CoreOutput::Send { to, message, after } => self.post(node, to, message, after),
+            CoreOutput::Commit { upto, early } => self.apply(node, upto, early),
+            CoreOutput::Role { .. } => self.role_changed(node),
+            CoreOutput::Truncated { .. } => node.counters.truncations += 1,
+            CoreOutput::NeedImage { to } => self.start_image(node, to),
+            // Read from the core where they matter; a refused proposal is seen by the proposer.
+            CoreOutput::Appended { .. }
+            | CoreOutput::ProposalRefused { .. }
+            | CoreOutput::ConfigInForce { .. } => {}
+        }
+    }
+
+    fn post(&mut self, node: &mut Node, to: Identity, message: Message, after: u64) {
+        if after <= self.persisted {
+            node.send(to, PeerMessage::Core(message));
+        } else {
+            self.held.push((after, to, message));
+        }
+    }
+
+    fn release_held(&mut self, node: &mut Node) {
+        let persisted = self.persisted;
+        for (_, to, message) in self.held.extract_if(.., |(after, ..)| *after <= persisted) {
+            node.send(to, PeerMessage::Core(message));
+        }
+    }
+
+    pub(super) fn role_changed(&mut self, node: &mut Node) {
+        if self.core.role() != Role::Leader {
+            self.sending.clear(); // images are the leader's business
+            if let Some(leading) = self.leading.take() {
+                self.abandon(node, leading);
+            }
+            return;
+        }
+        let term = self.core.term();
+        if self.leading.as_ref().is_some_and(|leading| leading.term() == term) {
+            return;
+        }
+        node.counters.elections_won += 1;
+        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).to_vec();
+        match Leading::rebuild(node, term, &entries) {
+            Ok(leading) => self.leading = Some(leading),
+            Err(malformed) => self.fail(malformed),
+        }
+    }
+
+    /// Applies the committed entries up to `upto`, then publishes, then answers.
+    fn apply(&mut self, node: &mut Node, upto: EntryIndex, early: bool) {
+        assert!(upto <= self.core.last().0, "committed {upto:?} beyond the log");
+        if upto <= self.applied_entry || self.end.is_some() {
+            return;
+        }
+        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).to_vec();
+        let mut done = Vec::new();
+        for entry in entries.iter().take_while(|entry| entry.index <= upto) {
+            assert_eq!(entry.index, self.applied_entry.next(), "entries are applied in order");
+            if let Err(malformed) = self.apply_entry(node, entry, early, &mut done) {
+                return self.fail(malformed);
+            }
+            self.applied_entry = entry.index;
+            self.applied_term = entry.term;
+            self.kept.push(entry);
+            node.counters.early_commits += u64::from(early);
+        }
+        assert_eq!(self.applied_entry, upto, "the log holds what is committed");
+        node.applier.publish();
+        if let Some(leading) = &mut self.leading {
+            leading.settle(node.applier.applied());
+        }
+        self.answer(node, done);
+        self.resolve(node);
+        self.compact(node);
+    }
+
+    fn apply_entry(
+        &mut self,
+        node: &mut Node,
+        entry: &Entry,
+        early: bool,
+        done: &mut Vec<(TransactionId, Index)>,
+    ) -> Result<(), Malformed> {
+        match &entry.body {
+            Body::Noop => Ok(()),
+            Body::Config(config) => {
+                node.counters.configs += 1;
+                node.counters.joint_configs += u64::from(config.next.is_some());
+                self.applied_config = config.clone();
+                Ok(())
+            }
+            Body::Window { first_index, count, payload } => {
+                let items = items(payload)?;
+                let next = node.applier.applied().0 + 1;
+                if items.len() != *count as usize || *first_index != next {
+                    return Err(Malformed { what: "indexes of a window", offset: 0 });
+                }
+                for item in in_order(node, items, early) {
+                    self.apply_item(node, item, done)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn apply_item(
+        &mut self,
+        node: &mut Node,
+        item: Item<'_>,
+        done: &mut Vec<(TransactionId, Index)>,
+    ) -> Result<(), Malformed> {
+        let index = Index(node.applier.applied().0 + 1);
+        match item {
+            Item::Transaction(bytes) => {
+                let id = WriteSet::peek_id(bytes)?;
+                node.applier.apply(index, bytes)?;
+                node.counters.applied += 1;
+                if id.origin == node.identity().incarnation.0 {
+                    done.push((id, index));
+                }
+            }
+            Item::Stopped(identity) => {
+                node.applier.skip(index);
+                self.farewell.stopped(identity);
+            }
+            Item::Departed(identity) => {
+                node.applier.skip(index);
+                self.farewell.departed(node, identity);
+            }
+        }
+        Ok(())
+    }
+
+    /// A window that this node cannot apply: it stops before it differs from the others.
+    fn fail(&mut self, malformed: Malformed) {
+        self.end = Some(Err(ClusterError::CorruptWindow { what: malformed.what }));
+    }
+
+    fn compact(&mut self, node: &mut Node) {
+        let wanted = self.sending.values().map(|sending| sending.last()).min();
+        let upto = self.kept.beyond(node.settings.log_keep_bytes, wanted);
+        if let Some(upto) = upto {
+            self.drive(node, CoreInput::Compact { upto });
+        }
+    }
+}
+
+impl Kept {
+    /// Forgets everything: the log begins anew.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn push(&mut self, entry: &Entry) {
+        let payload = match &entry.body {
+            Body::Window { payload, .. } => payload.len(),
+            Body::Noop | Body::Config(_) => 0,
+        };
+        self.entries.push_back((entry.index, payload + ENTRY_OVERHEAD_BYTES));
+        self.bytes += payload + ENTRY_OVERHEAD_BYTES;
+    }
+
+    /// The newest entry to forget, so that what is kept fits the limit; entries behind `wanted`
+    /// are kept for an image under way, up to twice the limit.
+    fn beyond(&mut self, limit_bytes: usize, wanted: Option<EntryIndex>) -> Option<EntryIndex> {
+        let mut upto = None;
+        while let Some(&(index, bytes)) = self.entries.front() {
+            let held = wanted.is_some_and(|wanted| index >= wanted);
+            let limit = if held { limit_bytes.saturating_mul(2) } else { limit_bytes };
+            if self.bytes <= limit {
+                break;
+            }
+            self.entries.pop_front();
+            self.bytes -= bytes;
+            upto = Some(index);
+        }
+        upto
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn in_order<'a>(_: &Node, items: Vec<Item<'a>>, _: bool) -> Vec<Item<'a>> {
+    items
+}
+
+#[cfg(feature = "planted-bugs")]
+fn in_order<'a>(node: &Node, mut items: Vec<Item<'a>>, early: bool) -> Vec<Item<'a>> {
+    if early && node.settings.bug == Some(super::super::api::ReplicaBug::ApplyOutOfOrder) {
+        items.reverse();
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_consensus::Term;
+
+    #[test]
+    fn what_is_kept_stays_within_its_limit_and_holds_what_an_image_needs() {
+        let entry = |index| Entry { index: EntryIndex(index), term: Term(1), body: Body::Noop };
+        let mut kept = Kept::default();
+        (1..=10).for_each(|index| kept.push(&entry(index)));
+        assert_eq!(kept.beyond(20 * ENTRY_OVERHEAD_BYTES, None), None);
+        assert_eq!(kept.beyond(8 * ENTRY_OVERHEAD_BYTES, None), Some(EntryIndex(2)));
+        assert_eq!(kept.beyond(4 * ENTRY_OVERHEAD_BYTES, Some(EntryIndex(3))), None);
+        assert_eq!(
+            kept.beyond(3 * ENTRY_OVERHEAD_BYTES, Some(EntryIndex(3))),
+            Some(EntryIndex(4))
+        );
+        assert_eq!(kept.bytes, 6 * ENTRY_OVERHEAD_BYTES);
+    }
+}

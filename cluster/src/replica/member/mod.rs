@@ -1,0 +1,291 @@
+//! A node that holds state: it drives its consensus core, applies what is committed, certifies
+//! while it leads, and takes part in admission and in the orderly end.
+//!
+//! The state is split by who owns it: `log` (core, applied position), `leading` (the tail and the
+//! open window of the term this node leads), `requests` (own transactions on their way),
+//! `admission` (new incarnations and images), `farewell` (stop and detach).
+//!
+//! Invariants:
+//!
+//! * the engine holds exactly the transactions of the entries up to `applied_entry`;
+//! * `leading` is there iff the core leads, and its tail knows exactly the windows of the log
+//!   behind `applied_entry`, and the open one;
+//! * what a core's output says must be persisted is reported persisted before the messages that
+//!   wait for it leave (memory mode: at once).
+
+mod admission;
+mod farewell;
+mod leading;
+mod log;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_consensus::{
+    Config, Core, EntryIndex, HardState, Identity, Input as CoreInput, Message, Role, Start, Term,
+    Ticks,
+};
+
+use super::api::{ClusterEvent, NEVER};
+use super::message::{Genesis, PeerMessage, Standing};
+use super::node::Node;
+use crate::error::ClusterError;
+
+use admission::Sending;
+pub(super) use admission::{ReceivedImage, Receiving, receive_image};
+use farewell::Farewell;
+use leading::Leading;
+use log::Kept;
+
+/// See the module.
+pub(super) struct Member {
+    core: Core,
+    genesis: Genesis,
+    applied_entry: EntryIndex,
+    applied_term: Term,
+    applied_config: Config,
+    /// The newest sequence the core was told is persisted.
+    persisted: u64,
+    /// Messages that wait for a later one.
+    held: Vec<(u64, Identity, Message)>,
+    leading: Option<Leading>,
+    kept: Kept,
+    /// Linked incarnations that asked to be taken in, or to get their rank.
+    joiners: BTreeSet<Identity>,
+    sending: BTreeMap<Identity, Sending>,
+    receiving: Option<Receiving>,
+    farewell: Farewell,
+    /// When this node last did what it does from time to time.
+    last_round: Ticks,
+    announced: Announced,
+    /// Waiting requests may find a leader now.
+    eager: bool,
+    /// The node ends like this.
+    end: Option<Result<(), ClusterError>>,
+}
+
+/// What was said last to the application, to say it once.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Announced {
+    leader: Option<Identity>,
+    quorum: bool,
+    members: BTreeSet<Identity>,
+}
+
+/// Where a member's log begins.
+pub(super) struct Beginning {
+    pub(super) genesis: Genesis,
+    pub(super) last: EntryIndex,
+    pub(super) last_term: Term,
+    pub(super) config: Config,
+    pub(super) stopped: Vec<Identity>,
+}
+
+/// How often a member repeats its requests (join, stop, leave) and looks at its joiners, ms.
+const ROUND_MS: Ticks = 20;
+
+impl Member {
+    pub(super) fn new(node: &mut Node, beginning: Beginning) -> Self {
+        let Beginning { genesis, last, last_term, config, stopped } = beginning;
+        let start = Start {
+            hard: HardState { term: last_term, vote: None },
+            last,
+            last_term,
+            config: config.clone(),
+            entries: Vec::new(),
+        };
+        let core = Core::new(node.settings.core.clone(), node.identity(), start, node.now);
+        let mut member = Self {
+            core,
+            genesis,
+            applied_entry: last,
+            applied_term: last_term,
+            applied_config: config,
+            persisted: 0,
+            held: Vec::new(),
+            leading: None,
+            kept: Kept::default(),
+            joiners: BTreeSet::new(),
+            sending: BTreeMap::new(),
+            receiving: None,
+            farewell: Farewell::new(stopped),
+            last_round: node.now,
+            announced: Announced::default(),
+            eager: false,
+            end: None,
+        };
+        if node.vetoed {
+            member.drive(node, CoreInput::Veto { on: true });
+        }
+        let peers: Vec<Identity> = node.links.values().map(|link| link.identity).collect();
+        for peer in peers {
+            member.drive(node, CoreInput::PeerUp { peer });
+        }
+        member.announce(node);
+        node.broadcast(&PeerMessage::Standing(member.standing()));
+        member
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing::Member(self.genesis.clone())
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.applied_config
+    }
+
+    /// True once an entry of the term this node lives in is applied here: it is up to date with
+    /// its leader's beginning.
+    pub(super) fn is_current(&self) -> bool {
+        self.applied_term == self.core.term() && self.core.leader().is_some()
+    }
+
+    pub(super) fn take_end(&mut self) -> Option<Result<(), ClusterError>> {
+        self.end.take()
+    }
+
+    pub(super) fn tick(&mut self, node: &mut Node, random: u64) {
+        self.drive(node, CoreInput::Tick { random });
+        if node.now >= self.last_round + ROUND_MS {
+            self.last_round = node.now;
+            self.round(node);
+        }
+        self.expire(node);
+        self.close_window_if_due(node);
+    }
+
+    /// What is repeated because messages can be lost.
+    fn round(&mut self, node: &mut Node) {
+        self.farewell.note_links(node);
+        self.ask_for_rank(node);
+        self.admit(node);
+        self.restart_stalled_images(node);
+        self.say_farewell(node);
+        self.give_waiting(node);
+    }
+
+    pub(super) fn link_up(&mut self, node: &mut Node, peer: Identity) {
+        self.drive(node, CoreInput::PeerUp { peer });
+        self.repeat_requests(node, peer);
+        self.repeat_goodbye(node, peer);
+    }
+
+    pub(super) fn link_broke(&mut self, node: &mut Node, peer: Identity) {
+        self.joiners.remove(&peer);
+        self.sending.remove(&peer);
+        if self.receiving.as_ref().is_some_and(|receiving| receiving.from == peer) {
+            self.receiving = None;
+        }
+        self.drive(node, CoreInput::PeerDown { peer });
+    }
+
+    pub(super) fn receive(&mut self, node: &mut Node, from: Identity, message: PeerMessage) {
+        match message {
+            PeerMessage::Core(message) => self.drive(node, CoreInput::Receive { from, message }),
+            PeerMessage::Standing(_) => self.admit(node),
+            PeerMessage::Join => {
+                self.joiners.insert(from);
+                self.admit(node);
+            }
+            PeerMessage::Submit { term, id, request } => {
+                self.request_from(node, from, term, id, request);
+            }
+            PeerMessage::Refused { id, term, reason } => self.refused(node, id, term, reason),
+            PeerMessage::Image(chunk) => self.image_chunk(node, from, chunk),
+            PeerMessage::Received { last, bytes } => self.image_received(node, from, last, bytes),
+            PeerMessage::Installed { last } => {
+                self.sending.remove(&from);
+                self.drive(node, CoreInput::ImageSent { to: from, last });
+                self.admit(node);
+            }
+            PeerMessage::Leave => self.remove_member(node, from),
+            PeerMessage::Left => self.end_detached(node),
+            PeerMessage::Goodbye => self.farewell.goodbye_from(from),
+            // A member neither forms nor promises; the sender learns that from its standing.
+            PeerMessage::Form(_) => node.send(from, PeerMessage::Standing(self.standing())),
+            PeerMessage::Promised { .. } | PeerMessage::Declined { .. } => {}
+        }
+    }
+
+    pub(super) fn veto(&mut self, node: &mut Node, on: bool) {
+        self.drive(node, CoreInput::Veto { on });
+    }
+
+    /// What follows from any input: requests whose leader is known now, news, the end.
+    pub(super) fn settle(&mut self, node: &mut Node) {
+        self.refuse_without_quorum(node);
+        self.announce(node);
+        if std::mem::take(&mut self.eager) {
+            self.give_waiting(node);
+        }
+        self.close_window_if_due(node);
+        self.finish(node);
+    }
+
+    /// True if a commit can be asked for here.
+    pub(super) fn may_commit(&self, node: &Node) -> bool {
+        !node.vetoed && self.core.connected_quorum()
+    }
+
+    pub(super) fn next_wakeup(&self, node: &Node) -> Ticks {
+        let window = self.leading.as_ref().map_or(NEVER, |leading| leading.window_deadline(node));
+        let busy = node.pending.has_waiting()
+            || !self.joiners.is_empty()
+            || !self.sending.is_empty()
+            || node.ending != super::node::Ending::No
+            || !self.farewell.is_quiet()
+            || self.wants_rank(node);
+        let round = if busy { self.last_round + ROUND_MS } else { NEVER };
+        let deadline = node.pending.next_deadline().unwrap_or(NEVER);
+        self.core.next_wakeup().min(window).min(round).min(deadline)
+    }
+
+    fn announce(&mut self, node: &mut Node) {
+        let leader = self.core.leader();
+        if leader != self.announced.leader {
+            self.announced.leader = leader;
+            node.event(ClusterEvent::LeaderChanged(leader.map(|leader| leader.node)));
+            self.eager = true;
+        }
+        let quorum = self.may_commit(node);
+        if quorum != self.announced.quorum {
+            self.announced.quorum = quorum;
+            let event =
+                if quorum { ClusterEvent::QuorumGained } else { ClusterEvent::QuorumLost };
+            node.event(event);
+        }
+        self.announce_members(node);
+    }
+
+    fn announce_members(&mut self, node: &mut Node) {
+        if self.applied_config.next.is_some() {
+            return;
+        }
+        let wanted = |identity: Identity| node.settings.ranks.get(identity.node.0 as usize);
+        let members: BTreeSet<Identity> = (self.applied_config.current.iter())
+            .filter(|member| member.rank > 0 || wanted(member.identity) == Some(&0))
+            .map(|member| member.identity)
+            .collect();
+        if members == self.announced.members {
+            return;
+        }
+        let holds = |set: &BTreeSet<Identity>, node| set.iter().any(|member| member.node == node);
+        for joined in members.difference(&self.announced.members) {
+            node.event(ClusterEvent::Joined(joined.node));
+        }
+        for left in self.announced.members.difference(&members) {
+            if !holds(&members, left.node) {
+                node.event(ClusterEvent::Left(left.node));
+            }
+        }
+        self.announced.members = members;
+    }
+
+    fn is_leading(&self) -> bool {
+        self.core.role() == Role::Leader
+    }
+}

@@ -1,0 +1,196 @@
+//! This node's own transactions: given to the leader, answered by the log.
+
+use std::sync::Arc;
+
+use quorate_consensus::{Identity, Term};
+use quorate_engine::{CommitError, Index, Outcome, Submission, TransactionId};
+use quorate_schema::bytes::Writer;
+
+use super::super::message::{PeerMessage, RefusalReason, Request};
+use super::super::node::{Ending, Node};
+use super::super::pending::Freed;
+use super::Member;
+
+impl Member {
+    /// A local transaction asks to be committed.
+    pub(in super::super) fn submit(&mut self, node: &mut Node, submission: &Submission) {
+        let sequence = submission.id.sequence;
+        if node.ending != Ending::No {
+            return node.complete(sequence, Err(CommitError::Stopped));
+        }
+        if !self.may_commit(node) {
+            node.counters.no_quorum += 1;
+            return node.complete(sequence, Err(no_quorum(node.vetoed)));
+        }
+        let mut writer = Writer::new();
+        submission.encode(&mut writer);
+        let deadline = node.now + node.settings.commit_limit_ms;
+        node.pending.insert(sequence, Arc::from(writer.finish()), deadline);
+        self.give_waiting(node);
+    }
+
+    /// Gives the waiting requests to the leader, if there is one.
+    pub(super) fn give_waiting(&mut self, node: &mut Node) {
+        let Some(leader) = self.core.leader() else { return };
+        if !node.pending.has_waiting() || !self.reaches(node, leader) {
+            return;
+        }
+        let term = self.core.term();
+        for (sequence, bytes) in node.pending.ask_all(term) {
+            self.give(node, leader, term, sequence, bytes);
+        }
+    }
+
+    /// The link to the leader was away: copies may be lost. It knows those it has.
+    pub(super) fn repeat_requests(&mut self, node: &mut Node, peer: Identity) {
+        if self.core.leader() != Some(peer) {
+            return;
+        }
+        let term = self.core.term();
+        for (sequence, bytes) in node.pending.asked_in(term) {
+            self.give(node, peer, term, sequence, bytes);
+        }
+        self.give_waiting(node);
+    }
+
+    fn give(
+        &mut self,
+        node: &mut Node,
+        leader: Identity,
+        term: Term,
+        sequence: u64,
+        bytes: Arc<[u8]>,
+    ) {
+        let id = node.transaction_id(sequence);
+        let request = Request::Transaction(bytes);
+        if leader == node.identity() {
+            self.request_from(node, leader, term, id, request);
+        } else {
+            node.send(leader, PeerMessage::Submit { term, id, request });
+        }
+    }
+
+    pub(super) fn reaches(&self, node: &Node, leader: Identity) -> bool {
+        let itself = leader == node.identity();
+        (itself && self.leading.is_some()) || (!itself && node.is_linked(leader))
+    }
+
+    /// The leader of `term` did not put it into its log.
+    pub(super) fn refused(
+        &mut self,
+        node: &mut Node,
+        id: TransactionId,
+        term: Term,
+        reason: RefusalReason,
+    ) {
+        let sequence = id.sequence;
+        if id.origin != node.identity().incarnation.0 || !node.pending.is_asked(sequence, term) {
+            return;
+        }
+        let error = match reason {
+            RefusalReason::WrongTerm => {
+                if node.pending.wait_again(sequence, term) == Freed::Settled {
+                    node.settled(sequence, None);
+                }
+                return;
+            }
+            RefusalReason::NotServing => no_quorum(true),
+            RefusalReason::Conflict => CommitError::Conflict,
+            RefusalReason::SnapshotTooOld { floor } => {
+                CommitError::SnapshotTooOld { floor: Index(floor) }
+            }
+            RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
+                CommitError::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
+            }
+            RefusalReason::Malformed => CommitError::Rejected { reason: "the leader could not read it".into() },
+        };
+        self.settle_request(node, sequence, Err(error));
+    }
+
+    /// The entry with these own transactions is applied and visible.
+    pub(super) fn answer(&mut self, node: &mut Node, done: Vec<(TransactionId, Index)>) {
+        for (id, index) in done {
+            self.settle_request(node, id.sequence, Ok(index));
+        }
+    }
+
+    fn settle_request(
+        &mut self,
+        node: &mut Node,
+        sequence: u64,
+        result: Result<Index, CommitError>,
+    ) {
+        match node.pending.remove(sequence) {
+            Some(false) => node.complete(sequence, result),
+            Some(true) => node.settled(sequence, result.ok()),
+            None => {}
+        }
+    }
+
+    /// An image took the place of entries: what it holds is answered from its table.
+    pub(super) fn answer_from_image(&mut self, node: &mut Node) {
+        for sequence in node.pending.sequences() {
+            let id = node.transaction_id(sequence);
+            if let Outcome::Committed(index) = node.applier.outcome(id) {
+                self.settle_request(node, sequence, Ok(index));
+            }
+        }
+        self.resolve(node);
+    }
+
+    /// What an applied entry of a later term left out is given to the next leader.
+    pub(super) fn resolve(&mut self, node: &mut Node) {
+        let lost = node.pending.resolve(self.settled_term(node));
+        node.counters.resubmissions += lost.again as u64;
+        self.eager |= lost.again > 0;
+        for sequence in lost.settled {
+            node.settled(sequence, None);
+        }
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    fn settled_term(&self, _: &Node) -> Term {
+        self.applied_term
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn settled_term(&self, node: &Node) -> Term {
+        if node.settings.bug == Some(super::super::api::ReplicaBug::LostByTermAlone) {
+            return self.core.term();
+        }
+        self.applied_term
+    }
+
+    pub(super) fn expire(&mut self, node: &mut Node) {
+        let expired = node.pending.expire(node.now);
+        for sequence in expired.refused {
+            node.counters.no_quorum += 1;
+            node.complete(sequence, Err(no_quorum(node.vetoed)));
+        }
+        for sequence in expired.in_doubt {
+            node.counters.in_doubt += 1;
+            let id = node.transaction_id(sequence);
+            node.complete(sequence, Err(CommitError::InDoubt(id)));
+        }
+    }
+
+    /// Without a quorum no leader can be waited for.
+    pub(super) fn refuse_without_quorum(&mut self, node: &mut Node) {
+        if !node.pending.has_waiting() || self.may_commit(node) {
+            return;
+        }
+        for sequence in node.pending.refuse_waiting() {
+            node.counters.no_quorum += 1;
+            node.complete(sequence, Err(no_quorum(node.vetoed)));
+        }
+    }
+}
+
+fn no_quorum(vetoed: bool) -> CommitError {
+    let reason = if vetoed {
+        "the quorum callback forbids commits here"
+    } else {
+        "this node is not connected to more than half of the rank, or nobody leads"
+    };
+    CommitError::NoQuorum { reason: reason.into() }
+}

@@ -1,0 +1,247 @@
+//! The node's own transactions on their way through the cluster.
+//!
+//! A request is *waiting* while no leader can put a copy of it into a log, and *asked* from the
+//! moment a copy was given to the leader of a term. The fate of an asked request comes from the
+//! log alone: its index is applied, or an entry of a later term is applied without it; then it can
+//! never enter the log by that copy, and it is given to the new leader. A refusal by the leader of
+//! that very term says the same at once.
+//!
+//! Invariants:
+//!
+//! * every id is answered exactly once (`Complete`), and settled exactly once: by its answer,
+//!   unless that was `InDoubt`, else by `Settled`;
+//! * an id answered `InDoubt` is never given to a leader again;
+//! * `waiting` holds the sequences of the unanswered requests without a term.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_consensus::{Term, Ticks};
+
+/// One request.
+#[derive(Debug)]
+struct Request {
+    /// The encoded submission.
+    bytes: Arc<[u8]>,
+    /// The term whose leader got a copy that may still enter the log.
+    asked: Option<Term>,
+    /// When the caller wants an answer.
+    deadline: Ticks,
+    /// The caller got `InDoubt`.
+    answered: bool,
+}
+
+/// All own requests, by sequence.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    requests: BTreeMap<u64, Request>,
+    waiting: BTreeSet<u64>,
+    /// The newest term of an applied entry, for which lost requests were looked for.
+    resolved: Term,
+}
+
+/// What became of requests whose time was up.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Expired {
+    /// No leader ever could put them into a log.
+    pub(super) refused: Vec<u64>,
+    /// A leader may have.
+    pub(super) in_doubt: Vec<u64>,
+}
+
+/// What became of a request whose copy was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freed {
+    /// There is no such copy.
+    Unknown,
+    /// The request waits for a leader again.
+    Waiting,
+    /// Its caller knows it as in doubt; it is settled now.
+    Settled,
+}
+
+/// What became of requests that a later term's entries left out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// They wait for a leader again.
+    pub(super) again: usize,
+    /// Their callers know them as in doubt: they are settled now.
+    pub(super) settled: Vec<u64>,
+}
+
+impl Pending {
+    /// Takes a request in, waiting.
+    pub(super) fn insert(&mut self, sequence: u64, bytes: Arc<[u8]>, deadline: Ticks) {
+        let request = Request { bytes, asked: None, deadline, answered: false };
+        let before = self.requests.insert(sequence, request);
+        assert!(before.is_none(), "sequence {sequence} was submitted twice");
+        self.waiting.insert(sequence);
+    }
+
+    /// True if some request waits for a leader.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Marks every waiting request as given to the leader of `term`, and returns their bytes.
+    pub(super) fn ask_all(&mut self, term: Term) -> Vec<(u64, Arc<[u8]>)> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut asked = Vec::with_capacity(waiting.len());
+        for sequence in waiting {
+            let request = self.requests.get_mut(&sequence).expect("waiting requests exist");
+            assert!(!request.answered, "an answered request waited");
+            request.asked = Some(term);
+            asked.push((sequence, request.bytes.clone()));
+        }
+        asked
+    }
+
+    /// The requests given to the leader of `term` so far, for a link that came back.
+    pub(super) fn asked_in(&self, term: Term) -> Vec<(u64, Arc<[u8]>)> {
+        let asked = self.requests.iter().filter(|(_, request)| request.asked == Some(term));
+        asked.map(|(&sequence, request)| (sequence, request.bytes.clone())).collect()
+    }
+
+    /// The copy given to the leader of `term` was refused there and never enters a log.
+    pub(super) fn wait_again(&mut self, sequence: u64, term: Term) -> Freed {
+        let Some(request) = self.requests.get_mut(&sequence) else { return Freed::Unknown };
+        if request.asked != Some(term) {
+            return Freed::Unknown;
+        }
+        if request.answered {
+            self.requests.remove(&sequence);
+            return Freed::Settled;
+        }
+        request.asked = None;
+        self.waiting.insert(sequence);
+        Freed::Waiting
+    }
+
+    /// True if a copy of the request is with the leader of `term`.
+    pub(super) fn is_asked(&self, sequence: u64, term: Term) -> bool {
+        self.requests.get(&sequence).is_some_and(|request| request.asked == Some(term))
+    }
+
+    /// True if a leader may have a copy.
+    pub(super) fn was_asked(&self, sequence: u64) -> bool {
+        self.requests.get(&sequence).is_some_and(|request| request.asked.is_some())
+    }
+
+    /// Ends a request. `Some(answered)` if it was there, with whether `InDoubt` had been said.
+    pub(super) fn remove(&mut self, sequence: u64) -> Option<bool> {
+        self.waiting.remove(&sequence);
+        self.requests.remove(&sequence).map(|request| request.answered)
+    }
+
+    /// All sequences that have not been settled.
+    pub(super) fn sequences(&self) -> Vec<u64> {
+        self.requests.keys().copied().collect()
+    }
+
+    /// Ends every waiting request: without a quorum none can be taken.
+    pub(super) fn refuse_waiting(&mut self) -> Vec<u64> {
+        let waiting = std::mem::take(&mut self.waiting);
+        for sequence in &waiting {
+            self.requests.remove(sequence).expect("waiting requests exist");
+        }
+        waiting.into_iter().collect()
+    }
+
+    /// An entry of `term` is applied, and so is all before it: what was asked in earlier terms and
+    /// is still here was left out for ever.
+    pub(super) fn resolve(&mut self, term: Term) -> Lost {
+        let mut lost = Lost::default();
+        if term <= self.resolved {
+            return lost;
+        }
+        self.resolved = term;
+        let earlier = |request: &Request| request.asked.is_some_and(|asked| asked < term);
+        for (&sequence, request) in self.requests.iter_mut().filter(|(_, r)| earlier(r)) {
+            request.asked = None;
+            if request.answered {
+                lost.settled.push(sequence);
+            } else {
+                lost.again += 1;
+                self.waiting.insert(sequence);
+            }
+        }
+        for sequence in &lost.settled {
+            self.requests.remove(sequence);
+        }
+        lost
+    }
+
+    /// Answers the requests whose deadline is over.
+    pub(super) fn expire(&mut self, now: Ticks) -> Expired {
+        let mut expired = Expired::default();
+        for (&sequence, request) in &mut self.requests {
+            if request.answered {
+                continue;
+            }
+            if request.deadline > now {
+                break; // sequences are given out in time order, and the limit is one for all
+            }
+            if request.asked.is_some() {
+                request.answered = true;
+                expired.in_doubt.push(sequence);
+            } else {
+                expired.refused.push(sequence);
+            }
+        }
+        for sequence in &expired.refused {
+            self.remove(*sequence);
+        }
+        expired
+    }
+
+    /// The earliest deadline of an unanswered request.
+    pub(super) fn next_deadline(&self) -> Option<Ticks> {
+        self.requests.values().find(|request| !request.answered).map(|request| request.deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(sequences: &[u64]) -> Pending {
+        let mut pending = Pending::default();
+        for &sequence in sequences {
+            pending.insert(sequence, Arc::from([1u8].as_slice()), 100);
+        }
+        pending
+    }
+
+    #[test]
+    fn a_later_terms_entry_frees_the_request_for_the_next_leader() {
+        let mut pending = pending(&[1]);
+        assert_eq!(pending.ask_all(Term(3)).len(), 1);
+        assert_eq!(pending.resolve(Term(3)), Lost::default(), "the same term decides nothing");
+        assert_eq!(pending.resolve(Term(4)), Lost { again: 1, settled: vec![] });
+        assert_eq!(pending.ask_all(Term(4)).len(), 1);
+    }
+
+    #[test]
+    fn a_request_in_doubt_is_never_asked_again() {
+        let mut pending = pending(&[1]);
+        pending.ask_all(Term(3));
+        assert_eq!(pending.expire(100), Expired { refused: vec![], in_doubt: vec![1] });
+        assert_eq!(pending.wait_again(1, Term(3)), Freed::Settled);
+        assert!(pending.ask_all(Term(4)).is_empty());
+        let mut pending = self::pending(&[2]);
+        pending.ask_all(Term(3));
+        pending.expire(100);
+        assert_eq!(pending.resolve(Term(4)), Lost { again: 0, settled: vec![2] });
+        assert!(!pending.has_waiting());
+    }
+
+    #[test]
+    fn time_over_means_refused_only_while_no_leader_has_a_copy() {
+        let mut pending = pending(&[1, 2]);
+        assert_eq!(pending.expire(99), Expired::default());
+        pending.waiting.remove(&2);
+        pending.requests.get_mut(&2).expect("inserted").asked = Some(Term(1));
+        assert_eq!(pending.expire(100), Expired { refused: vec![1], in_doubt: vec![2] });
+        assert_eq!(pending.sequences(), [2]);
+    }
+}

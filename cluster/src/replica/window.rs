@@ -1,0 +1,143 @@
+//! The payload of a window: the items of one log entry, each with one index.
+//!
+//! ```text
+//! count u32 | count x { length u32 | kind u8 | body }
+//! ```
+//!
+//! A transaction's body is its write set, the same bytes that were certified. A stop or departure
+//! names an identity. Nothing here looks inside a write set.
+
+use quorate_consensus::{Identity, Incarnation, NodeId, Payload};
+use quorate_schema::bytes::{Malformed, Reader, Writer};
+
+const KIND_TRANSACTION: u8 = 0;
+const KIND_STOPPED: u8 = 1;
+const KIND_DEPARTED: u8 = 2;
+
+/// The smallest item: a kind without a body, and its length.
+const ITEM_BYTES_MIN: usize = 5;
+
+/// One item of a window. Each takes one index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Item<'a> {
+    /// A certified write set.
+    Transaction(&'a [u8]),
+    /// An orderly stop was asked for on this node.
+    Stopped(Identity),
+    /// The leader found this node silent beyond the limit while others stop.
+    Departed(Identity),
+}
+
+/// A window that is still open: items are added at the end.
+#[derive(Debug, Default)]
+pub(super) struct OpenWindow {
+    writer: Writer,
+    count: u32,
+}
+
+impl OpenWindow {
+    /// How many items it holds.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How many bytes they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.writer.len()
+    }
+
+    /// Adds an item at the end.
+    pub(super) fn push(&mut self, item: Item<'_>) {
+        let (kind, identity) = match item {
+            Item::Transaction(bytes) => {
+                let length = u32::try_from(bytes.len() + 1).expect("bounded by the frame limit");
+                self.writer.u32(length);
+                self.writer.u8(KIND_TRANSACTION);
+                self.writer.raw(bytes);
+                self.count += 1;
+                return;
+            }
+            Item::Stopped(identity) => (KIND_STOPPED, identity),
+            Item::Departed(identity) => (KIND_DEPARTED, identity),
+        };
+        self.writer.u32(1 + 4 + 16);
+        self.writer.u8(kind);
+        self.writer.u32(identity.node.0);
+        self.writer.u128(identity.incarnation.0);
+        self.count += 1;
+    }
+
+    /// Closes it: the payload of its entry and the number of items.
+    pub(super) fn close(self) -> (Payload, u32) {
+        let mut bytes = self.count.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.writer.finish());
+        (bytes.into(), self.count)
+    }
+}
+
+/// The items of a payload, in order.
+///
+/// # Errors
+/// [`Malformed`] for bytes that no leader writes; nothing may be applied then.
+pub(super) fn items(payload: &[u8]) -> Result<Vec<Item<'_>>, Malformed> {
+    let mut reader = Reader::new(payload);
+    let count = reader.u32()? as usize;
+    if count > reader.remaining() / ITEM_BYTES_MIN {
+        return Err(Malformed { what: "window count", offset: 0 });
+    }
+    let mut items = Vec::with_capacity(count);
+    for _ in 0..count {
+        items.push(item(reader.bytes()?)?);
+    }
+    reader.finish()?;
+    Ok(items)
+}
+
+fn item(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
+    let Some((&kind, body)) = bytes.split_first() else {
+        return Err(Malformed { what: "empty window item", offset: 0 });
+    };
+    if kind == KIND_TRANSACTION {
+        return Ok(Item::Transaction(body));
+    }
+    let mut reader = Reader::new(body);
+    let node = NodeId(reader.u32()?);
+    let identity = Identity { node, incarnation: Incarnation(reader.u128()?) };
+    reader.finish()?;
+    match kind {
+        KIND_STOPPED => Ok(Item::Stopped(identity)),
+        KIND_DEPARTED => Ok(Item::Departed(identity)),
+        _ => Err(Malformed { what: "window item kind", offset: 0 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_back_as_they_went_in() {
+        let identity = Identity::new(3, 77);
+        let sent = [Item::Transaction(b"abc"), Item::Stopped(identity), Item::Departed(identity)];
+        let mut window = OpenWindow::default();
+        sent.into_iter().for_each(|item| window.push(item));
+        let (payload, count) = window.close();
+        assert_eq!(count, 3);
+        assert_eq!(items(&payload).expect("well-formed"), sent);
+    }
+
+    #[test]
+    fn bytes_that_are_no_window_are_refused() {
+        let mut window = OpenWindow::default();
+        window.push(Item::Transaction(b"abc"));
+        window.push(Item::Stopped(Identity::new(1, 2)));
+        let (payload, _) = window.close();
+        for length in 0..payload.len() {
+            assert!(items(&payload[..length]).is_err(), "cut at {length} was accepted");
+        }
+        assert!(items(&u32::MAX.to_le_bytes()).is_err());
+        let mut unknown_kind = payload.to_vec();
+        unknown_kind[8] = 9;
+        assert!(items(&unknown_kind).is_err());
+    }
+}
