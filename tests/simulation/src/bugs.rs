@@ -1,0 +1,53 @@
+//! Faults planted in the code under test. Each must be found within its budget of seeds: that is
+//! what makes a clean run worth something.
+
+/// A planted fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A follower takes entries of an earlier term for committed by the early-commit rule.
+    EarlyCommitWithoutTerm,
+    /// A follower takes entries for committed without asking whether it and the leader are a quorum.
+    EarlyCommitWithoutQuorum,
+    /// A restarted node keeps the incarnation it forgot, so what that one acknowledged counts.
+    StaleIncarnation,
+    /// The leader certifies against applied history only.
+    CertifyIgnoresTail,
+    /// A repeated vote adds its rank again.
+    VoteCountedTwice,
+    /// A window proved by early commit is applied back to front.
+    ApplyOutOfOrder,
+    /// A leader commits entries of earlier terms by counting.
+    CommitOldTermByCounting,
+    /// A request that the leader has in its log is put into it again.
+    DuplicateAccepted,
+    /// A commit is taken for lost as soon as a newer term is heard of.
+    LostByTermAlone,
+    /// The leader takes requests that were meant for another term's leader.
+    AnyTermAccepted,
+}
+
+impl Planted {
+    /// All of them, each with the number of seeds within which it must be found.
+    pub const ALL: [(Planted, u64); 10] = [
+        (Planted::EarlyCommitWithoutTerm, 2_000),
+        (Planted::EarlyCommitWithoutQuorum, 500),
+        (Planted::StaleIncarnation, 500),
+        (Planted::CertifyIgnoresTail, 500),
+        (Planted::VoteCountedTwice, 2_000),
+        (Planted::ApplyOutOfOrder, 500),
+        (Planted::CommitOldTermByCounting, 2_000),
+        (Planted::DuplicateAccepted, 500),
+        (Planted::LostByTermAlone, 1_000),
+        (Planted::AnyTermAccepted, 2_000),
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// The fault with this name.
+    pub fn by_name(name: &str) -> Option<Planted> {
+        Self::ALL.into_iter().map(|(bug, _)| bug).find(|bug| bug.name().eq_ignore_ascii_case(name))
+    }
+}

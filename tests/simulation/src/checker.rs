@@ -1,0 +1,135 @@
+//! What must be true after every event, and of the whole history at the end.
+//!
+//! * *Election safety*: at most one leader a term.
+//! * *Committed never changes*: an entry that any node took for committed is the entry that every
+//!   node takes for committed at that place (which is log matching, where it matters).
+//! * *Committed is held by a quorum*, by rank, at the moment the first node takes it for committed.
+//! * *Equal index, equal state hash*, on whichever nodes and whenever.
+//! * *Acknowledged is committed*: at the index that was said, on every node that applied it.
+//! * *Refused is not committed*, nor is anything committed twice.
+//! * *Isolation*: no update is lost, no reader sees half of a transaction, and serializable
+//!   transactions never leave nobody on duty (see `clients`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_consensus::{Body, Core, EntryIndex, Identity, Role, Term};
+use quorate_engine::Index;
+
+/// Everything seen so far.
+#[derive(Default)]
+pub struct Checker {
+    leaders: BTreeMap<Term, Identity>,
+    /// Committed entries, as the first node saw them.
+    truth: BTreeMap<EntryIndex, (Term, Body)>,
+    /// Who ever held an entry.
+    holders: BTreeMap<(EntryIndex, Term), BTreeSet<Identity>>,
+    /// How far an image took the place of entries, by identity.
+    images: BTreeMap<Identity, EntryIndex>,
+    /// How far each identity's commit was looked at.
+    seen: BTreeMap<Identity, EntryIndex>,
+    hashes: BTreeMap<Index, (u128, Identity)>,
+    /// Entries that a follower committed before its leader.
+    pub early_ahead: u64,
+}
+
+impl Checker {
+    /// Looks at a node after a step of its. `leader_commit`: what the leader of its term has
+    /// committed, if that leader lives.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn look(
+        &mut self,
+        core: &Core,
+        leader_commit: Option<EntryIndex>,
+    ) -> Result<(), String> {
+        let identity = core.identity();
+        if core.role() == Role::Leader {
+            let leader = *self.leaders.entry(core.term()).or_insert(identity);
+            if leader != identity {
+                return Err(format!("two leaders in {:?}: {leader:?}, {identity:?}", core.term()));
+            }
+        }
+        self.note_holder(core);
+        let commit = core.commit();
+        let seen = self.seen.insert(identity, commit).unwrap_or_default();
+        if commit < seen {
+            return Err(format!("{identity:?} took back its commit {seen:?} to {commit:?}"));
+        }
+        for place in seen.0 + 1..=commit.0 {
+            self.note_committed(core, EntryIndex(place))?;
+        }
+        if let Some(leader_commit) = leader_commit.filter(|_| core.role() != Role::Leader) {
+            self.early_ahead += commit.0.saturating_sub(leader_commit.0.max(seen.0));
+        }
+        Ok(())
+    }
+
+    /// Looks at a node's applied state.
+    ///
+    /// # Errors
+    /// Another node had another hash at this index.
+    pub fn look_at_state(
+        &mut self,
+        identity: Identity,
+        index: Index,
+        hash: u128,
+    ) -> Result<(), String> {
+        let (known, who) = *self.hashes.entry(index).or_insert((hash, identity));
+        if known == hash {
+            return Ok(());
+        }
+        Err(format!("at {index:?} {identity:?} has state {hash:032x}, {who:?} had {known:032x}"))
+    }
+
+    fn note_holder(&mut self, core: &Core) {
+        let identity = core.identity();
+        let (mut place, mut term) = core.last();
+        while place >= core.first() {
+            if !self.holders.entry((place, term)).or_default().insert(identity) {
+                return;
+            }
+            place = EntryIndex(place.0 - 1);
+            match core.term_at(place) {
+                Some(before) => term = before,
+                None => break,
+            }
+        }
+        let forgotten = EntryIndex(core.first().0.saturating_sub(1));
+        let image = self.images.entry(identity).or_default();
+        *image = (*image).max(forgotten);
+    }
+
+    fn note_committed(&mut self, core: &Core, place: EntryIndex) -> Result<(), String> {
+        let Some(entry) = core.entry(place) else { return Ok(()) }; // came with an image
+        match self.truth.get(&place) {
+            Some((term, body)) if *term == entry.term && *body == entry.body => Ok(()),
+            Some((term, _)) => Err(format!(
+                "{:?} committed another entry at {place:?}: of {:?}, not of {term:?}",
+                core.identity(),
+                entry.term
+            )),
+            None => {
+                self.check_held(core, place, entry.term)?;
+                self.truth.insert(place, (entry.term, entry.body.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    /// An entry may be committed only once a quorum holds it, or a later one on top of it.
+    fn check_held(&self, core: &Core, place: EntryIndex, term: Term) -> Result<(), String> {
+        let has = |place, term, identity| {
+            self.holders.get(&(place, term)).is_some_and(|set| set.contains(&identity))
+        };
+        let holds = |identity: Identity| {
+            has(place, term, identity)
+                || self.images.get(&identity).is_some_and(|image| *image >= place)
+        };
+        if core.config().is_quorum(holds) || core.committed_config().1.is_quorum(holds) {
+            return Ok(());
+        }
+        let who = self.holders.get(&(place, term));
+        Err(format!("{:?} committed {place:?} of {term:?}, held by {who:?} only", core.identity()))
+    }
+}

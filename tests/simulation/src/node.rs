@@ -1,0 +1,187 @@
+//! One simulated process: a replica, its engine, and a client's connection to it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use quorate_cluster::replica::{Replica, ReplicaSettings};
+use quorate_consensus::Identity;
+use quorate_engine::{
+    Access, BeginError, CommitError, CommitPath, Connection, Database, DatabaseParams, Index,
+    Submission, TransactionId,
+};
+use quorate_schema::Dictionary;
+
+use crate::bugs::Planted;
+use crate::network::Epoch;
+use crate::options::Mix;
+
+/// What every simulated database holds.
+pub(crate) const DDL: &str = "
+declare database simulation;
+class Journal {
+    unsigned<4> node; unsigned<4> life; unsigned<4> number; signed<4> counter;
+    unique tree<node, life, number> by_operation;
+};
+class Counter { signed<4> id; signed<8> value; unique hash<id> by_id; };
+class Duty { unsigned<4> id; boolean on; unique tree<id> by_id; };
+class Scratch { unsigned<4> id; string text; unique tree<id> by_id; tree<text> by_text; };
+";
+
+/// A process, from its start to its crash.
+pub(crate) struct Process {
+    pub(crate) identity: Identity,
+    pub(crate) replica: Replica,
+    pub(crate) connection: Connection,
+    pub(crate) database: Database,
+    pub(crate) path: Arc<Capture>,
+    /// The links it believes in.
+    pub(crate) up: BTreeMap<usize, (Identity, Epoch)>,
+    /// The earliest wake-up in the queue.
+    pub(crate) wake_at: u64,
+    pub(crate) paused_until: u64,
+    pub(crate) ended: bool,
+    pub(crate) was_ready: bool,
+}
+
+/// A commit path that takes the submission and does not wait: the simulator is one thread, and
+/// hears of the outcome from the replica.
+#[derive(Default)]
+pub(crate) struct Capture {
+    origin: u128,
+    sequence: AtomicU64,
+    low_water: AtomicU64,
+    taken: Mutex<Vec<Submission>>,
+}
+
+impl Capture {
+    pub(crate) fn take(&self) -> Option<Submission> {
+        self.taken.lock().expect("one thread, no poison").pop()
+    }
+
+    /// Sequences below this are settled.
+    pub(crate) fn set_low_water(&self, low_water: u64) {
+        self.low_water.store(low_water, Ordering::Relaxed);
+    }
+
+    pub(crate) fn newest_sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed)
+    }
+}
+
+impl CommitPath for Capture {
+    fn admit(&self, _: Access) -> Result<(), BeginError> {
+        Ok(())
+    }
+
+    fn commit(&self, submission: Submission) -> Result<Index, CommitError> {
+        let id = submission.id;
+        self.taken.lock().expect("one thread, no poison").push(submission);
+        Err(CommitError::InDoubt(id))
+    }
+
+    fn next_id(&self) -> (TransactionId, u64) {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let low_water = self.low_water.load(Ordering::Relaxed).clamp(1, sequence);
+        (TransactionId { origin: self.origin, sequence }, low_water)
+    }
+}
+
+impl Process {
+    pub(crate) fn start(
+        identity: Identity,
+        mix: &Mix,
+        bug: Option<Planted>,
+        dictionary: &Dictionary,
+        seed: u128,
+        now: u64,
+    ) -> Self {
+        let path = Arc::new(Capture { origin: identity.incarnation.0, ..Capture::default() });
+        let params = database_params(bug);
+        let database =
+            Database::open_with("simulation", dictionary.clone(), params, path.clone())
+                .expect("the simulation's own parameters are good");
+        let connection = database.connect().expect("the first connection");
+        let settings = settings(identity, mix, bug);
+        let dictionary = Arc::new(dictionary.clone());
+        let replica = Replica::new(settings, database.applier(), dictionary, seed, now);
+        Self {
+            identity,
+            replica,
+            connection,
+            database,
+            path,
+            up: BTreeMap::new(),
+            wake_at: u64::MAX,
+            paused_until: 0,
+            ended: false,
+            was_ready: false,
+        }
+    }
+}
+
+fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSettings {
+    let core = quorate_consensus::Settings {
+        max_append_bytes: 4_000,
+        max_in_flight: 4,
+        ..quorate_consensus::Settings::default()
+    };
+    let settings = ReplicaSettings {
+        identity,
+        ranks: mix.ranks.clone(),
+        core,
+        window_bytes: 4_000,
+        window_transactions: mix.window_transactions,
+        window_timeout_ms: 0,
+        commit_limit_ms: mix.commit_limit_ms,
+        stop_limit_ms: 30_000,
+        departed_after_ms: 1_000,
+        image_chunk_bytes: mix.image_chunk_bytes,
+        log_keep_bytes: mix.log_keep_bytes,
+        #[cfg(feature = "planted-bugs")]
+        bug: None,
+    };
+    plant(settings, bug)
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn plant(settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings {
+    let outside = matches!(bug, None | Some(Planted::StaleIncarnation));
+    assert!(outside, "{bug:?} needs the feature planted-bugs");
+    settings
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn database_params(_: Option<Planted>) -> DatabaseParams {
+    DatabaseParams::default()
+}
+
+#[cfg(feature = "planted-bugs")]
+fn plant(mut settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings {
+    use quorate_cluster::replica::ReplicaBug;
+    use quorate_consensus::planted::Bug;
+    settings.core.bug = match bug {
+        Some(Planted::EarlyCommitWithoutTerm) => Some(Bug::EarlyCommitWithoutTerm),
+        Some(Planted::EarlyCommitWithoutQuorum) => Some(Bug::EarlyCommitWithoutQuorum),
+        Some(Planted::VoteCountedTwice) => Some(Bug::VoteCountedTwice),
+        Some(Planted::CommitOldTermByCounting) => Some(Bug::CommitOldTermByCounting),
+        _ => None,
+    };
+    settings.bug = match bug {
+        Some(Planted::ApplyOutOfOrder) => Some(ReplicaBug::ApplyOutOfOrder),
+        Some(Planted::DuplicateAccepted) => Some(ReplicaBug::DuplicateAccepted),
+        Some(Planted::LostByTermAlone) => Some(ReplicaBug::LostByTermAlone),
+        Some(Planted::AnyTermAccepted) => Some(ReplicaBug::AnyTermAccepted),
+        _ => None,
+    };
+    settings
+}
+
+#[cfg(feature = "planted-bugs")]
+fn database_params(bug: Option<Planted>) -> DatabaseParams {
+    let mut params = DatabaseParams::default();
+    if bug == Some(Planted::CertifyIgnoresTail) {
+        params.bug = Some(quorate_engine::Bug::CertifyIgnoresTail);
+    }
+    params
+}

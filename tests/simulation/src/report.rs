@@ -1,0 +1,157 @@
+//! What a run saw, what it must have seen to count, and how it failed.
+
+use std::fmt;
+
+use quorate_cluster::replica::Counters;
+
+/// How often each thing that makes schedules hard happened, over one seed or many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Seeds in it.
+    pub seeds: u64,
+    /// Events taken from the queue.
+    pub events: u64,
+    /// Transactions acknowledged.
+    pub acknowledged: u64,
+    /// Refused as conflicts.
+    pub conflicts: u64,
+    /// Refused for want of a quorum.
+    pub no_quorum: u64,
+    /// Answered as in doubt.
+    pub in_doubt: u64,
+    /// In doubt, and found committed later.
+    pub in_doubt_committed: u64,
+    /// Given to a second leader because the first one's term ended without them.
+    pub resubmissions: u64,
+    /// Copies that a leader knew already.
+    pub duplicates: u64,
+    /// Leaders elected beyond each cluster's first.
+    pub leader_changes: u64,
+    /// Cuts of a log's end.
+    pub truncations: u64,
+    /// Entries a follower proved committed before the leader knew it.
+    pub early_commits_ahead: u64,
+    /// Entries a follower proved committed before it was told.
+    pub early_commits: u64,
+    /// Crashes that lost a node's memory.
+    pub crashes: u64,
+    /// Crashes of a leader.
+    pub leader_crashes: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Pauses.
+    pub pauses: u64,
+    /// Links cut.
+    pub cuts: u64,
+    /// Messages lost, repeated, and delivered after their link broke.
+    pub odd_messages: u64,
+    /// Images installed.
+    pub images: u64,
+    /// Joint configurations applied (counted once on each node).
+    pub joint_configs: u64,
+    /// Nodes that came back with their rank.
+    pub rejoins: u64,
+}
+
+/// A run that broke a promise, or did not come together again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed, to replay it.
+    pub seed: u64,
+    /// Which promise, and how.
+    pub what: String,
+    /// Simulated milliseconds.
+    pub at_ms: u64,
+    /// The trace, if it was asked for.
+    pub trace: Vec<String>,
+}
+
+impl Report {
+    /// Adds what another run saw.
+    pub fn add(&mut self, other: &Report) {
+        for (sum, part) in self.fields_mut().into_iter().zip(other.fields()) {
+            *sum.1 += part.1;
+        }
+    }
+
+    /// Adds what a replica counted during its life.
+    pub fn add_counters(&mut self, counters: &Counters) {
+        self.resubmissions += counters.resubmissions;
+        self.duplicates += counters.duplicates;
+        self.truncations += counters.truncations;
+        self.early_commits += counters.early_commits;
+        self.images += counters.images_installed;
+        self.joint_configs += counters.joint_configs;
+        self.leader_changes += counters.elections_won;
+    }
+
+    /// What a run of this many seeds had to see and did not: a schedule without these proves
+    /// nothing.
+    pub fn shortfalls(&self) -> Vec<String> {
+        if self.seeds < 100 {
+            return Vec::new(); // too few to demand anything of the rare ones
+        }
+        let minimum = |name: &str| match name {
+            "acknowledged" => 5_000,
+            "leader_changes" | "early_commits" => 300,
+            "conflicts" | "partitions" | "crashes" | "odd_messages" | "cuts" => 100,
+            "truncations" | "early_commits_ahead" | "in_doubt" | "no_quorum" | "pauses" => 20,
+            "images" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
+            "resubmissions" | "duplicates" => 5,
+            "in_doubt_committed" => 1,
+            _ => 0,
+        };
+        let lacks = |(name, count): (&'static str, u64)| {
+            let wanted = minimum(name) * self.seeds / 100;
+            (count < wanted).then(|| format!("{name}: {count}, at least {wanted} wanted"))
+        };
+        self.fields().into_iter().filter_map(lacks).collect()
+    }
+
+    fn fields(&self) -> Vec<(&'static str, u64)> {
+        let mut copy = *self;
+        copy.fields_mut().into_iter().map(|(name, count)| (name, *count)).collect()
+    }
+
+    fn fields_mut(&mut self) -> Vec<(&'static str, &mut u64)> {
+        vec![
+            ("seeds", &mut self.seeds),
+            ("events", &mut self.events),
+            ("acknowledged", &mut self.acknowledged),
+            ("conflicts", &mut self.conflicts),
+            ("no_quorum", &mut self.no_quorum),
+            ("in_doubt", &mut self.in_doubt),
+            ("in_doubt_committed", &mut self.in_doubt_committed),
+            ("resubmissions", &mut self.resubmissions),
+            ("duplicates", &mut self.duplicates),
+            ("leader_changes", &mut self.leader_changes),
+            ("truncations", &mut self.truncations),
+            ("early_commits_ahead", &mut self.early_commits_ahead),
+            ("early_commits", &mut self.early_commits),
+            ("crashes", &mut self.crashes),
+            ("leader_crashes", &mut self.leader_crashes),
+            ("partitions", &mut self.partitions),
+            ("pauses", &mut self.pauses),
+            ("cuts", &mut self.cuts),
+            ("odd_messages", &mut self.odd_messages),
+            ("images", &mut self.images),
+            ("joint_configs", &mut self.joint_configs),
+            ("rejoins", &mut self.rejoins),
+        ]
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in self.fields() {
+            writeln!(f, "{count:>12}  {}", name.replace('_', " "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {} (at {} ms)", self.seed, self.what, self.at_ms)
+    }
+}
