@@ -42,8 +42,6 @@ pub struct ReplicaSettings {
 pub enum ReplicaBug {
     /// A window proved by early commit is applied back to front.
     ApplyOutOfOrder,
-    /// A request that is in the log already is put into it again.
-    DuplicateAccepted,
     /// A commit is taken for lost as soon as a newer term is heard of.
     LostByTermAlone,
     /// The leader accepts requests that were meant for another term's leader.

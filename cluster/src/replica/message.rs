@@ -115,8 +115,6 @@ pub enum DeclineReason {
 pub enum RefusalReason {
     /// The receiver is not the leader of that term; try again at the leader.
     WrongTerm,
-    /// The leader may not commit now (vetoed); nothing entered a log.
-    NotServing,
     /// Certification: something the transaction depends on was written after its snapshot.
     Conflict,
     /// Certification: the history does not reach back to its snapshot.

@@ -12,6 +12,8 @@ pub enum Planted {
     StaleIncarnation,
     /// The leader certifies against applied history only.
     CertifyIgnoresTail,
+    /// The leader does not certify what serializable transactions read.
+    CertifyIgnoresReads,
     /// A repeated vote adds its rank again.
     VoteCountedTwice,
     /// A window proved by early commit is applied back to front.
@@ -28,11 +30,12 @@ pub enum Planted {
 
 impl Planted {
     /// All of them, each with the number of seeds within which it must be found.
-    pub const ALL: [(Planted, u64); 10] = [
+    pub const ALL: [(Planted, u64); 11] = [
         (Planted::EarlyCommitWithoutTerm, 2_000),
         (Planted::EarlyCommitWithoutQuorum, 500),
         (Planted::StaleIncarnation, 500),
         (Planted::CertifyIgnoresTail, 500),
+        (Planted::CertifyIgnoresReads, 500),
         (Planted::VoteCountedTwice, 2_000),
         (Planted::ApplyOutOfOrder, 500),
         (Planted::CommitOldTermByCounting, 2_000),

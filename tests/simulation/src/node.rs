@@ -169,7 +169,6 @@ fn plant(mut settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings
     };
     settings.bug = match bug {
         Some(Planted::ApplyOutOfOrder) => Some(ReplicaBug::ApplyOutOfOrder),
-        Some(Planted::DuplicateAccepted) => Some(ReplicaBug::DuplicateAccepted),
         Some(Planted::LostByTermAlone) => Some(ReplicaBug::LostByTermAlone),
         Some(Planted::AnyTermAccepted) => Some(ReplicaBug::AnyTermAccepted),
         _ => None,
@@ -179,9 +178,13 @@ fn plant(mut settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings
 
 #[cfg(feature = "planted-bugs")]
 fn database_params(bug: Option<Planted>) -> DatabaseParams {
+    use quorate_engine::Bug;
     let mut params = DatabaseParams::default();
-    if bug == Some(Planted::CertifyIgnoresTail) {
-        params.bug = Some(quorate_engine::Bug::CertifyIgnoresTail);
-    }
+    params.bug = match bug {
+        Some(Planted::CertifyIgnoresTail) => Some(Bug::CertifyIgnoresTail),
+        Some(Planted::CertifyIgnoresReads) => Some(Bug::CertifyIgnoresReads),
+        Some(Planted::DuplicateAccepted) => Some(Bug::ExactlyOnceForgotten),
+        _ => None,
+    };
     params
 }

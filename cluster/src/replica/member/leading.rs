@@ -6,11 +6,11 @@
 //! enters the tail and the open window in one go, so the tail is always exactly "applied history
 //! + log + open window".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_consensus::{Body, Entry, Identity, Input as CoreInput, Term, Ticks};
-use quorate_engine::{Footprint, Index, Outcome, Refusal, Submission, Tail, TransactionId, WriteSet};
+use quorate_engine::{Index, Refusal, Submission, Tail, TransactionId, WriteSet};
 use quorate_schema::bytes::{Malformed, Reader};
 
 use super::super::api::NEVER;
@@ -23,9 +23,6 @@ use super::Member;
 pub(super) struct Leading {
     term: Term,
     tail: Tail,
-    /// Transactions of the tail, so that a repeated request is known.
-    by_index: BTreeMap<Index, TransactionId>,
-    known: BTreeSet<TransactionId>,
     /// Stops and departures of the tail.
     marks: BTreeSet<Identity>,
     open: OpenWindow,
@@ -43,8 +40,6 @@ impl Leading {
         let mut leading = Self {
             term,
             tail: Tail::new(Index(node.applier.applied().0 + 1)),
-            by_index: BTreeMap::new(),
-            known: BTreeSet::new(),
             marks: BTreeSet::new(),
             open: OpenWindow::default(),
             open_since: 0,
@@ -56,7 +51,8 @@ impl Leading {
                 match item {
                     Item::Transaction(bytes) => {
                         let write_set = WriteSet::decode(bytes, &node.dictionary)?;
-                        leading.note(write_set.id(), &write_set.footprint());
+                        let footprint = write_set.footprint(&node.dictionary);
+                        leading.tail.observe(leading.tail.next(), &footprint);
                     }
                     Item::Stopped(identity) | Item::Departed(identity) => leading.mark(identity),
                 }
@@ -72,13 +68,6 @@ impl Leading {
     /// The engine's own history covers everything up to `upto` now.
     pub(super) fn settle(&mut self, upto: Index) {
         self.tail.settle(upto);
-        while let Some(first) = self.by_index.first_entry() {
-            if *first.key() > upto {
-                break;
-            }
-            let id = first.remove();
-            self.known.remove(&id);
-        }
     }
 
     /// When the open window closes at the latest.
@@ -89,16 +78,8 @@ impl Leading {
         self.open_since + node.settings.window_timeout_ms
     }
 
-    fn note(&mut self, id: TransactionId, footprint: &Footprint) {
-        let index = self.tail.next();
-        self.tail.observe(index, footprint);
-        self.by_index.insert(index, id);
-        let new = self.known.insert(id);
-        debug_assert!(new, "{id:?} is in the log twice");
-    }
-
     fn mark(&mut self, identity: Identity) {
-        self.tail.observe(self.tail.next(), &Footprint::default());
+        self.tail.skip(self.tail.next());
         self.marks.insert(identity);
     }
 
@@ -119,6 +100,11 @@ impl Member {
         id: TransactionId,
         request: Request,
     ) {
+        // A copy of it may be in this node's log from when it led that term: only the log can tell
+        // what becomes of it then, and a refusal would say too much.
+        if self.leading.is_none() && term <= self.last_led {
+            return;
+        }
         let refusal = match request {
             Request::Transaction(bytes) => self.take_transaction(node, from, term, id, &bytes),
             Request::Stop => self.take_mark(node, term, Item::Stopped(from)),
@@ -140,21 +126,21 @@ impl Member {
         if id.origin != from.incarnation.0 {
             return Err(RefusalReason::Malformed);
         }
-        if self.is_known(node, id) {
-            node.counters.duplicates += 1;
-            return Ok(()); // its fate comes from the log, as the first copy's does
-        }
-        if node.vetoed {
-            return Err(RefusalReason::NotServing);
-        }
         let submission = decode(node, bytes).map_err(|_| RefusalReason::Malformed)?;
         if submission.id != id {
             return Err(RefusalReason::Malformed);
         }
         let leading = self.leading.as_mut().ok_or(RefusalReason::WrongTerm)?;
-        let footprint = node.applier.certify(&leading.tail, &submission).map_err(reason)?;
+        let footprint = match node.applier.certify(&leading.tail, &submission) {
+            Ok(footprint) => footprint,
+            Err(Refusal::Known(_)) => {
+                node.counters.duplicates += 1;
+                return Ok(()); // its fate comes from the log, as the first copy's does
+            }
+            Err(refusal) => return Err(reason(refusal)),
+        };
         leading.opened(node.now);
-        leading.note(id, &footprint);
+        leading.tail.observe(leading.tail.next(), &footprint);
         leading.open.push(Item::Transaction(&submission.write_set));
         leading.open_requests.push((from, id));
         self.close_full_window(node);
@@ -189,14 +175,6 @@ impl Member {
             return Ok(());
         }
         Err(RefusalReason::WrongTerm)
-    }
-
-    fn is_known(&self, node: &Node, id: TransactionId) -> bool {
-        if duplicate_accepted(node) {
-            return false;
-        }
-        let in_tail = self.leading.as_ref().is_some_and(|leading| leading.known.contains(&id));
-        in_tail || node.applier.outcome(id) != Outcome::Unknown
     }
 
     /// Closes the open window if the adaptive rule says so: at once while nothing is under way,
@@ -284,7 +262,7 @@ fn reason(refusal: Refusal) -> RefusalReason {
         Refusal::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
             RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
         }
-        _ => RefusalReason::Malformed,
+        _ => RefusalReason::Conflict,
     }
 }
 
@@ -293,17 +271,7 @@ fn any_term_accepted(_: &Node) -> bool {
     false
 }
 
-#[cfg(not(feature = "planted-bugs"))]
-fn duplicate_accepted(_: &Node) -> bool {
-    false
-}
-
 #[cfg(feature = "planted-bugs")]
 fn any_term_accepted(node: &Node) -> bool {
     node.settings.bug == Some(super::super::api::ReplicaBug::AnyTermAccepted)
-}
-
-#[cfg(feature = "planted-bugs")]
-fn duplicate_accepted(node: &Node) -> bool {
-    node.settings.bug == Some(super::super::api::ReplicaBug::DuplicateAccepted)
 }

@@ -53,7 +53,10 @@ impl Member {
             // Read from the core where they matter; a refused proposal is seen by the proposer.
             CoreOutput::Appended { .. }
             | CoreOutput::ProposalRefused { .. }
-            | CoreOutput::ConfigInForce { .. } => {}
+            | CoreOutput::ConfigInForce { .. }
+            | CoreOutput::SteppedDown { .. }
+            | CoreOutput::ReadReady { .. }
+            | CoreOutput::ReadRefused { .. } => {}
         }
     }
 
@@ -85,7 +88,8 @@ impl Member {
             return;
         }
         node.counters.elections_won += 1;
-        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).to_vec();
+        self.last_led = term;
+        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).cloned().collect();
         match Leading::rebuild(node, term, &entries) {
             Ok(leading) => self.leading = Some(leading),
             Err(malformed) => self.fail(malformed),
@@ -98,7 +102,7 @@ impl Member {
         if upto <= self.applied_entry || self.end.is_some() {
             return;
         }
-        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).to_vec();
+        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).cloned().collect();
         let mut done = Vec::new();
         for entry in entries.iter().take_while(|entry| entry.index <= upto) {
             assert_eq!(entry.index, self.applied_entry.next(), "entries are applied in order");

@@ -49,6 +49,8 @@ pub(super) struct Member {
     /// Messages that wait for a later one.
     held: Vec<(u64, Identity, Message)>,
     leading: Option<Leading>,
+    /// The newest term this node led.
+    last_led: Term,
     kept: Kept,
     /// Linked incarnations that asked to be taken in, or to get their rank.
     joiners: BTreeSet<Identity>,
@@ -104,6 +106,7 @@ impl Member {
             persisted: 0,
             held: Vec::new(),
             leading: None,
+            last_led: Term(0),
             kept: Kept::default(),
             joiners: BTreeSet::new(),
             sending: BTreeMap::new(),

@@ -94,7 +94,6 @@ impl Member {
                 }
                 return;
             }
-            RefusalReason::NotServing => no_quorum(true),
             RefusalReason::Conflict => CommitError::Conflict,
             RefusalReason::SnapshotTooOld { floor } => {
                 CommitError::SnapshotTooOld { floor: Index(floor) }
