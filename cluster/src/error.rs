@@ -5,7 +5,7 @@ use quorate_engine::ImageError;
 use thiserror::Error;
 
 /// Why the listener ended, or an orderly end failed.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ClusterError {
     /// The node lists of two nodes differ.

@@ -118,6 +118,12 @@ pub enum CommitError {
     /// The transaction entered a log, and its outcome was not known in time. It may still commit.
     #[error("transaction {0} entered a log and its outcome is not known; ask for it by its id")]
     InDoubt(TransactionId),
+    /// Whoever orders the commits could not read the transaction. It entered no log.
+    #[error("{reason}; nothing was written, run the same version on all nodes")]
+    Rejected {
+        /// Why, for people.
+        reason: String,
+    },
     /// The node was stopped.
     #[error("the node is stopped; nothing was written")]
     Stopped,

@@ -169,9 +169,7 @@ impl Replica {
         self.node.event(ClusterEvent::Connected(peer.node));
         let standing = match &self.stage {
             Stage::Blank(_) | Stage::Ended => Standing::Blank,
-            Stage::Joining(joining) => {
-                Standing::Joining { cluster_id: joining.genesis.cluster_id }
-            }
+            Stage::Joining(joining) => Standing::Joining { cluster_id: joining.genesis.cluster_id },
             Stage::Member(member) => member.standing(),
         };
         self.node.send(peer, PeerMessage::Standing(standing));
@@ -253,8 +251,7 @@ impl Replica {
     }
 
     fn start(&mut self, genesis: Genesis) {
-        let config =
-            quorate_consensus::Config { current: genesis.members.clone(), next: None };
+        let config = quorate_consensus::Config { current: genesis.members.clone(), next: None };
         if config.validate().is_err() {
             return; // no node of ours proposes such a beginning
         }
@@ -311,8 +308,7 @@ impl Replica {
             let id = self.node.transaction_id(sequence);
             let asked = self.node.pending.was_asked(sequence);
             if self.node.pending.remove(sequence) == Some(false) {
-                let error =
-                    if asked { CommitError::InDoubt(id) } else { CommitError::Stopped };
+                let error = if asked { CommitError::InDoubt(id) } else { CommitError::Stopped };
                 self.node.complete(sequence, Err(error));
             }
         }

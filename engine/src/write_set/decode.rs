@@ -48,6 +48,11 @@ pub(super) fn decode<'a>(
     Ok(write_set)
 }
 
+/// The id in the header, without looking at the rest.
+pub(super) fn peek_id(bytes: &[u8]) -> Result<TransactionId, Malformed> {
+    header(&mut Reader::new(bytes), Kind::Replicated).map(|write_set| write_set.id)
+}
+
 fn header<'a>(from: &mut Reader<'_>, kind: Kind) -> Result<WriteSet<'a>, Malformed> {
     if from.u8()? != VERSION {
         return Err(from.malformed("a write set of another version"));

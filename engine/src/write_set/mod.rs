@@ -108,6 +108,11 @@ impl<'a> WriteSet<'a> {
         decode::decode(bytes, dictionary, Kind::Local)
     }
 
+    /// Whose write set these bytes are, from their header alone: for whoever applies it anyway.
+    pub fn peek_id(bytes: &[u8]) -> Result<TransactionId, Malformed> {
+        decode::peek_id(bytes)
+    }
+
     /// Whose write set it is.
     pub fn id(&self) -> TransactionId {
         self.id

@@ -38,11 +38,7 @@ impl Checker {
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn look(
-        &mut self,
-        core: &Core,
-        leader_commit: Option<EntryIndex>,
-    ) -> Result<(), String> {
+    pub fn look(&mut self, core: &Core, leader_commit: Option<EntryIndex>) -> Result<(), String> {
         let identity = core.identity();
         if core.role() == Role::Leader {
             let leader = *self.leaders.entry(core.term()).or_insert(identity);

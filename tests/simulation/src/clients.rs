@@ -66,8 +66,7 @@ impl History {
         let id = (who.0, who.1, *number);
         let kind = rng.below(10);
         let serializable = kind >= 5 || rng.below(2) == 0;
-        let isolation =
-            if serializable { Isolation::Serializable } else { Isolation::Snapshot };
+        let isolation = if serializable { Isolation::Serializable } else { Isolation::Snapshot };
         let began = connection.begin(Access::ReadWrite, isolation);
         let mut tx = began.map_err(|error| format!("begin failed: {error}"))?;
         let counter = if kind < 5 { rng.below(mix.counters) as i64 } else { -1 };
@@ -261,10 +260,10 @@ fn journal(tx: &mut Transaction<'_>, id: OperationId, counter: i64) -> Result<()
 fn rows(tx: &Transaction<'_>, class: &str, index: &str) -> Result<Vec<Record>, Error> {
     let mut cursor = tx.cursor(class, index)?;
     let mut rows = Vec::new();
-    let mut row = cursor.first()?;
+    let mut row = cursor.first();
     while let Some((_, record)) = row {
         rows.push(record);
-        row = cursor.next()?;
+        row = cursor.next();
     }
     Ok(rows)
 }

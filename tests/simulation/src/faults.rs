@@ -67,9 +67,9 @@ impl World {
     }
 
     fn can_lose(&self, victim: usize) -> bool {
-        let alive: Vec<_> = self.nodes.iter().enumerate().filter(|(node, _)| *node != victim);
+        let others = self.nodes.iter().enumerate().filter(|(node, _)| *node != victim);
         let identities: Vec<_> =
-            alive.filter_map(|(_, process)| process.as_ref().map(|p| p.identity)).collect();
+            others.filter_map(|(_, process)| process.as_ref().map(|p| p.identity)).collect();
         let cores = self.nodes.iter().flatten().filter_map(|process| process.replica.core());
         let mut any = false;
         for core in cores {
@@ -87,7 +87,9 @@ impl World {
         self.report.crashes += 1;
         self.report.leader_crashes += u64::from(leads);
         self.report.add_counters(&process.replica.counters());
-        self.note(|| format!("crash of {:?}{}", process.identity, if leads { ", the leader" } else { "" }));
+        self.note(|| {
+            format!("crash of {:?}{}", process.identity, if leads { ", the leader" } else { "" })
+        });
         self.history.crashed((node as u64, self.lives[node]));
         for peer in 0..self.nodes.len() {
             self.break_link(node, peer, 3);

@@ -69,7 +69,10 @@ fn many(arguments: &Arguments) -> bool {
     let outcome = search(seeds, &arguments.options);
     println!("{}", outcome.report);
     for failure in &outcome.failures {
-        println!("FAILED {failure}\n       again with its trace: --replay {} --trace", failure.seed);
+        println!(
+            "FAILED {failure}\n       again with its trace: --replay {} --trace",
+            failure.seed
+        );
     }
     let shortfalls = outcome.report.shortfalls();
     for shortfall in &shortfalls {

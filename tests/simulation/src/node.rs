@@ -98,9 +98,8 @@ impl Process {
     ) -> Self {
         let path = Arc::new(Capture { origin: identity.incarnation.0, ..Capture::default() });
         let params = database_params(bug);
-        let database =
-            Database::open_with("simulation", dictionary.clone(), params, path.clone())
-                .expect("the simulation's own parameters are good");
+        let database = Database::open_with("simulation", dictionary.clone(), params, path.clone())
+            .expect("the simulation's own parameters are good");
         let connection = database.connect().expect("the first connection");
         let settings = settings(identity, mix, bug);
         let dictionary = Arc::new(dictionary.clone());

@@ -68,7 +68,7 @@ const RANKS: [&[u32]; 12] = [
 impl Mix {
     /// The mix that the seed chooses.
     pub fn choose(rng: &mut Rng) -> Self {
-        let mut sometimes = |rng: &mut Rng, low, high| match rng.below(3) {
+        let sometimes = |rng: &mut Rng, low, high| match rng.below(3) {
             0 => 0,
             _ => rng.between(low, high),
         };

@@ -10,8 +10,7 @@
 //! linked to the new one only after the old link closed or fell silent.
 
 use quorate_consensus::{
-    Config, EntryIndex, Identity, Input as CoreInput, Member as ConfigMember, Payload, Term,
-    Ticks,
+    Config, EntryIndex, Identity, Input as CoreInput, Member as ConfigMember, Payload, Term, Ticks,
 };
 
 use super::super::api::ClusterEvent;

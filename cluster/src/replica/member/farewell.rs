@@ -190,7 +190,8 @@ impl Member {
 
     fn finish_detach(&mut self, node: &mut Node, deadline: Ticks) {
         let identity = node.identity();
-        let holds = |half: &[quorate_consensus::Member]| half.iter().any(|m| m.identity == identity);
+        let holds =
+            |half: &[quorate_consensus::Member]| half.iter().any(|m| m.identity == identity);
         let config = &self.applied_config;
         let out = !holds(&config.current) && !config.next.as_deref().is_some_and(holds);
         if out {

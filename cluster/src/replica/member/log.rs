@@ -11,8 +11,8 @@ use quorate_schema::bytes::Malformed;
 use super::super::message::PeerMessage;
 use super::super::node::Node;
 use super::super::window::{Item, items};
-use super::leading::Leading;
 use super::Member;
+use super::leading::Leading;
 use crate::error::ClusterError;
 
 /// Sizes of the applied entries that the core still keeps, to bound its memory.
@@ -89,7 +89,8 @@ impl Member {
         }
         node.counters.elections_won += 1;
         self.last_led = term;
-        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).cloned().collect();
+        let entries: Vec<Entry> =
+            self.core.entries_from(self.applied_entry.next()).cloned().collect();
         match Leading::rebuild(node, term, &entries) {
             Ok(leading) => self.leading = Some(leading),
             Err(malformed) => self.fail(malformed),
@@ -102,7 +103,8 @@ impl Member {
         if upto <= self.applied_entry || self.end.is_some() {
             return;
         }
-        let entries: Vec<Entry> = self.core.entries_from(self.applied_entry.next()).cloned().collect();
+        let entries: Vec<Entry> =
+            self.core.entries_from(self.applied_entry.next()).cloned().collect();
         let mut done = Vec::new();
         for entry in entries.iter().take_while(|entry| entry.index <= upto) {
             assert_eq!(entry.index, self.applied_entry.next(), "entries are applied in order");
@@ -254,10 +256,7 @@ mod tests {
         assert_eq!(kept.beyond(20 * ENTRY_OVERHEAD_BYTES, None), None);
         assert_eq!(kept.beyond(8 * ENTRY_OVERHEAD_BYTES, None), Some(EntryIndex(2)));
         assert_eq!(kept.beyond(4 * ENTRY_OVERHEAD_BYTES, Some(EntryIndex(3))), None);
-        assert_eq!(
-            kept.beyond(3 * ENTRY_OVERHEAD_BYTES, Some(EntryIndex(3))),
-            Some(EntryIndex(4))
-        );
+        assert_eq!(kept.beyond(3 * ENTRY_OVERHEAD_BYTES, Some(EntryIndex(3))), Some(EntryIndex(4)));
         assert_eq!(kept.bytes, 6 * ENTRY_OVERHEAD_BYTES);
     }
 }

@@ -257,8 +257,7 @@ impl Member {
         let quorum = self.may_commit(node);
         if quorum != self.announced.quorum {
             self.announced.quorum = quorum;
-            let event =
-                if quorum { ClusterEvent::QuorumGained } else { ClusterEvent::QuorumLost };
+            let event = if quorum { ClusterEvent::QuorumGained } else { ClusterEvent::QuorumLost };
             node.event(event);
         }
         self.announce_members(node);

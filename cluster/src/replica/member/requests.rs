@@ -101,7 +101,9 @@ impl Member {
             RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
                 CommitError::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
             }
-            RefusalReason::Malformed => CommitError::Rejected { reason: "the leader could not read it".into() },
+            RefusalReason::Malformed => {
+                CommitError::Rejected { reason: "the leader could not read it".into() }
+            }
         };
         self.settle_request(node, sequence, Err(error));
     }
