@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use quorate_consensus::{Identity, Member, NodeId};
+use quorate_consensus::{Identity, Member, NodeId, Ticks};
 
 use super::message::{DeclineReason, Genesis, PeerMessage, Standing};
 use super::node::Node;
@@ -25,7 +25,12 @@ pub(super) struct Blank {
     proposal: Option<(Genesis, BTreeSet<NodeId>)>,
     /// How many beginnings this node has proposed; makes their ids differ.
     proposals: u32,
+    /// When it last repeated what it says, because messages can be lost.
+    said_at: Ticks,
 }
+
+/// How often a node without state repeats what it said, ms.
+const REPEAT_MS: Ticks = 100;
 
 /// What follows for the stage.
 #[derive(Debug)]
@@ -60,6 +65,22 @@ impl Blank {
         node.broadcast(&PeerMessage::Form(genesis.clone()));
         self.proposal = Some((genesis, BTreeSet::new()));
         Next::Stay
+    }
+
+    /// Says again what it is and what it proposes: a member answers with what it belongs to.
+    pub(super) fn repeat(&mut self, node: &mut Node) {
+        if node.now < self.next_repeat() {
+            return;
+        }
+        self.said_at = node.now;
+        node.broadcast(&PeerMessage::Standing(Standing::Blank));
+        if let Some((genesis, _)) = &self.proposal {
+            node.broadcast(&PeerMessage::Form(genesis.clone()));
+        }
+    }
+
+    pub(super) fn next_repeat(&self) -> Ticks {
+        self.said_at + REPEAT_MS
     }
 
     pub(super) fn link_broke(&mut self, peer: Identity) {

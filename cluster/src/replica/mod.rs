@@ -124,7 +124,8 @@ impl Replica {
     /// When the next [`Input::Tick`] is wanted, at the latest.
     pub fn next_wakeup(&self) -> Ticks {
         match &self.stage {
-            Stage::Blank(_) | Stage::Ended => api::NEVER,
+            Stage::Blank(blank) => blank.next_repeat(),
+            Stage::Ended => api::NEVER,
             Stage::Joining(joining) => joining.last_asked + JOIN_INTERVAL_MS,
             Stage::Member(member) => member.next_wakeup(&self.node),
         }
@@ -151,6 +152,7 @@ impl Replica {
 
     fn tick(&mut self, random: u64) {
         match &mut self.stage {
+            Stage::Blank(blank) => blank.repeat(&mut self.node),
             Stage::Member(member) => member.tick(&mut self.node, random),
             Stage::Joining(joining) if self.node.now >= joining.last_asked + JOIN_INTERVAL_MS => {
                 joining.last_asked = self.node.now;

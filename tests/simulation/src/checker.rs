@@ -33,6 +33,12 @@ pub struct Checker {
 }
 
 impl Checker {
+    /// A process began anew under this identity; it need not remember what it had committed, but
+    /// what was committed must stay.
+    pub fn started(&mut self, identity: Identity) {
+        self.seen.remove(&identity);
+    }
+
     /// Looks at a node after a step of its. `leader_commit`: what the leader of its term has
     /// committed, if that leader lives.
     ///

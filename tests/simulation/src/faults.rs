@@ -2,6 +2,7 @@
 
 use quorate_consensus::Role;
 
+use crate::node::Process;
 use crate::world::{Event, World};
 
 /// One kind of fault.
@@ -59,11 +60,22 @@ impl World {
     /// Crashes a node whose memory the cluster can do without: beyond that even a correct cluster
     /// without disks is lost, and says so.
     fn crash_someone(&mut self) {
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let node = self.victim();
         if self.nodes[node].is_none() || !self.can_lose(node) {
             return;
         }
         self.crash(node);
+    }
+
+    /// Anybody, but the leader more often than the others: losing it is harder.
+    fn victim(&mut self) -> usize {
+        let leads = |process: &Option<Process>| {
+            let core = process.as_ref().and_then(|process| process.replica.core());
+            core.is_some_and(|core| core.role() == Role::Leader)
+        };
+        let anybody = self.rng.below(self.nodes.len() as u64) as usize;
+        let leader = self.nodes.iter().position(leads);
+        if self.rng.below(2) == 0 { leader.unwrap_or(anybody) } else { anybody }
     }
 
     fn can_lose(&self, victim: usize) -> bool {
@@ -102,7 +114,11 @@ impl World {
         self.report.partitions += 1;
         let count = self.nodes.len() as u64;
         let one_way = self.rng.below(4) == 0;
-        let side: Vec<bool> = (0..count).map(|_| self.rng.below(2) == 0).collect();
+        let mut side: Vec<bool> = (0..count).map(|_| self.rng.below(2) == 0).collect();
+        if self.rng.below(3) == 0 {
+            let alone = self.victim();
+            side.iter_mut().enumerate().for_each(|(node, side)| *side = node == alone);
+        }
         for a in 0..side.len() {
             for b in 0..side.len() {
                 if side[a] != side[b] && (!one_way || side[a]) {
@@ -127,7 +143,7 @@ impl World {
     }
 
     fn pause(&mut self) {
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let node = self.victim();
         let length = self.rng.between(20, 1_500);
         let until = self.now + length;
         let Some(process) = &mut self.nodes[node] else { return };

@@ -158,7 +158,7 @@ fn database_params(_: Option<Planted>) -> DatabaseParams {
 #[cfg(feature = "planted-bugs")]
 fn plant(mut settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings {
     use quorate_cluster::replica::ReplicaBug;
-    use quorate_consensus::planted::Bug;
+    use quorate_consensus::Bug;
     settings.core.bug = match bug {
         Some(Planted::EarlyCommitWithoutTerm) => Some(Bug::EarlyCommitWithoutTerm),
         Some(Planted::EarlyCommitWithoutQuorum) => Some(Bug::EarlyCommitWithoutQuorum),

@@ -50,10 +50,14 @@ pub struct Mix {
     pub commit_limit_ms: u64,
 }
 
-const RANKS: [&[u32]; 12] = [
+const RANKS: [&[u32]; 16] = [
     &[1],
     &[1, 1],
     &[1, 1, 1],
+    &[1, 1, 1],
+    &[1, 1, 1],
+    &[1, 1, 1],
+    &[1, 1, 1, 1, 1],
     &[1, 1, 1],
     &[1, 1, 1],
     &[2, 1, 1],
@@ -74,7 +78,7 @@ impl Mix {
         };
         Self {
             ranks: rng.pick(&RANKS).to_vec(),
-            storm_ms: rng.between(2_000, 5_000),
+            storm_ms: rng.between(2_000, 8_000),
             delay_ms: *rng.pick(&[1, 2, 5, 20]),
             loss: sometimes(rng, 1_000, 30_000),
             repeat: sometimes(rng, 1_000, 50_000),

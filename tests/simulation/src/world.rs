@@ -265,6 +265,7 @@ impl World {
         let (mix, bug) = (&self.mix, self.options.bug);
         let process = Process::start(identity, mix, bug, &self.dictionary, seed, self.now);
         self.nodes[node] = Some(process);
+        self.checker.started(identity);
         self.note(|| format!("start of {identity:?}"));
         let life = self.lives[node];
         self.after(1, Event::Client { node, life });

@@ -290,6 +290,8 @@ impl Member {
 
     pub(super) fn ask_for_rank(&mut self, node: &mut Node) {
         if self.wants_rank(node) {
+            // The leader must know that the state is here; what said so before may be lost.
+            node.broadcast(&PeerMessage::Standing(self.standing()));
             node.broadcast(&PeerMessage::Join);
         }
     }

@@ -189,6 +189,10 @@ impl Member {
     pub(super) fn receive(&mut self, node: &mut Node, from: Identity, message: PeerMessage) {
         match message {
             PeerMessage::Core(message) => self.drive(node, CoreInput::Receive { from, message }),
+            PeerMessage::Standing(Standing::Blank) => {
+                // It did not hear, or began anew: it starts or joins by what it hears now.
+                node.send(from, PeerMessage::Standing(self.standing()));
+            }
             PeerMessage::Standing(_) => self.admit(node),
             PeerMessage::Join => {
                 self.joiners.insert(from);
