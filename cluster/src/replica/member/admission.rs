@@ -252,8 +252,12 @@ impl Member {
 
     /// A piece of an image for a member that fell behind the leader's log.
     pub(super) fn image_chunk(&mut self, node: &mut Node, from: Identity, chunk: ImageChunk) {
-        let foreign = chunk.genesis.cluster_id != self.genesis.cluster_id;
-        if foreign || chunk.last <= self.applied_entry {
+        if chunk.genesis.cluster_id != self.genesis.cluster_id {
+            return;
+        }
+        if chunk.last <= self.applied_entry {
+            // All of it is here already; a leader that does not know would send it for ever.
+            node.send(from, PeerMessage::Installed { last: chunk.last });
             return;
         }
         let Some(image) = receive_image(node, &mut self.receiving, from, chunk) else { return };

@@ -206,6 +206,9 @@ impl Member {
             PeerMessage::Received { last, bytes } => self.image_received(node, from, last, bytes),
             PeerMessage::Installed { last } => {
                 self.sending.remove(&from);
+                if let Some(link) = node.links.get_mut(&from.node) {
+                    link.standing = Some(self.standing()); // its own word for it may be lost
+                }
                 self.drive(node, CoreInput::ImageSent { to: from, last });
                 self.admit(node);
             }
