@@ -1,0 +1,301 @@
+//! The bytes of [`PeerMessage`].
+//!
+//! Decoding is total: whatever a peer sends gives a message or [`Malformed`], and nothing is
+//! allocated for a count or a length before it is known to fit what follows. What can be checked
+//! without knowing the receiver's state is checked here: configurations are valid, entries are
+//! dense (their indexes are not even sent), pieces of an image lie inside it.
+
+use std::sync::Arc;
+
+use quorate_consensus::{EntryIndex, Identity, Incarnation, Member, NodeId, Term};
+use quorate_engine::TransactionId;
+use quorate_schema::bytes::{Malformed, Reader, Writer};
+
+use super::core;
+use super::frame::FrameWriter;
+use crate::params::NODES_MAX;
+use crate::replica::{
+    DeclineReason, Genesis, ImageChunk, PeerMessage, RefusalReason, Request, Standing,
+};
+
+/// The most identities a list of members can hold: every node in several lives.
+pub(super) const MEMBERS_MAX: usize = 8 * NODES_MAX;
+
+/// Bytes of an encoded identity.
+pub(super) const IDENTITY_BYTES: usize = 4 + 16;
+
+/// Appends a message to a frame.
+pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
+    match message {
+        PeerMessage::Core(message) => {
+            frame.writer().u8(1);
+            core::encode(message, frame);
+        }
+        PeerMessage::Standing(standing) => {
+            frame.writer().u8(2);
+            encode_standing(standing, frame.writer());
+        }
+        PeerMessage::Form(genesis) => {
+            frame.writer().u8(3);
+            encode_genesis(genesis, frame.writer());
+        }
+        PeerMessage::Promised { cluster_id } => {
+            frame.writer().u8(4);
+            frame.writer().u128(*cluster_id);
+        }
+        PeerMessage::Declined { reason: DeclineReason::NodesDiffer { node } } => {
+            frame.writer().u8(5);
+            frame.writer().u8(1);
+            frame.writer().u32(node.0);
+        }
+        PeerMessage::Join => frame.writer().u8(6),
+        PeerMessage::Leave => frame.writer().u8(7),
+        PeerMessage::Left => frame.writer().u8(8),
+        PeerMessage::Submit { term, id, request } => {
+            frame.writer().u8(9);
+            frame.writer().u64(term.0);
+            encode_transaction_id(id, frame.writer());
+            encode_request(request, frame);
+        }
+        PeerMessage::Refused { id, term, reason } => {
+            frame.writer().u8(10);
+            encode_transaction_id(id, frame.writer());
+            frame.writer().u64(term.0);
+            encode_refusal(reason, frame.writer());
+        }
+        PeerMessage::Image(chunk) => {
+            frame.writer().u8(11);
+            encode_chunk(chunk, frame);
+        }
+        PeerMessage::Installed { last } => {
+            frame.writer().u8(12);
+            frame.writer().u64(last.0);
+        }
+        PeerMessage::Goodbye => frame.writer().u8(13),
+        PeerMessage::Received { last, bytes } => {
+            frame.writer().u8(14);
+            frame.writer().u64(last.0);
+            frame.writer().u64(*bytes);
+        }
+    }
+}
+
+/// Reads a message that fills `bytes`.
+///
+/// # Errors
+///
+/// [`Malformed`]: no correct peer sends this.
+pub fn decode(bytes: &[u8]) -> Result<PeerMessage, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let message = decode_message(&mut reader)?;
+    reader.finish()?;
+    Ok(message)
+}
+
+fn decode_message(reader: &mut Reader<'_>) -> Result<PeerMessage, Malformed> {
+    Ok(match reader.u8()? {
+        1 => PeerMessage::Core(core::decode(reader)?),
+        2 => PeerMessage::Standing(decode_standing(reader)?),
+        3 => PeerMessage::Form(decode_genesis(reader)?),
+        4 => PeerMessage::Promised { cluster_id: reader.u128()? },
+        5 => match reader.u8()? {
+            1 => {
+                let reason = DeclineReason::NodesDiffer { node: NodeId(reader.u32()?) };
+                PeerMessage::Declined { reason }
+            }
+            _ => return Err(reader.malformed("no such reason to decline")),
+        },
+        6 => PeerMessage::Join,
+        7 => PeerMessage::Leave,
+        8 => PeerMessage::Left,
+        9 => PeerMessage::Submit {
+            term: Term(reader.u64()?),
+            id: decode_transaction_id(reader)?,
+            request: decode_request(reader)?,
+        },
+        10 => PeerMessage::Refused {
+            id: decode_transaction_id(reader)?,
+            term: Term(reader.u64()?),
+            reason: decode_refusal(reader)?,
+        },
+        11 => PeerMessage::Image(decode_chunk(reader)?),
+        12 => PeerMessage::Installed { last: EntryIndex(reader.u64()?) },
+        13 => PeerMessage::Goodbye,
+        14 => PeerMessage::Received { last: EntryIndex(reader.u64()?), bytes: reader.u64()? },
+        _ => return Err(reader.malformed("no such message")),
+    })
+}
+
+fn encode_standing(standing: &Standing, writer: &mut Writer) {
+    match standing {
+        Standing::Blank => writer.u8(0),
+        Standing::Member(genesis) => {
+            writer.u8(1);
+            encode_genesis(genesis, writer);
+        }
+        Standing::Joining { cluster_id } => {
+            writer.u8(2);
+            writer.u128(*cluster_id);
+        }
+    }
+}
+
+fn decode_standing(reader: &mut Reader<'_>) -> Result<Standing, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Standing::Blank,
+        1 => Standing::Member(decode_genesis(reader)?),
+        2 => Standing::Joining { cluster_id: reader.u128()? },
+        _ => return Err(reader.malformed("no such standing")),
+    })
+}
+
+fn encode_genesis(genesis: &Genesis, writer: &mut Writer) {
+    writer.u128(genesis.cluster_id);
+    encode_members(&genesis.members, writer);
+}
+
+fn decode_genesis(reader: &mut Reader<'_>) -> Result<Genesis, Malformed> {
+    let cluster_id = reader.u128()?;
+    let members = decode_members(reader)?;
+    if members.windows(2).any(|pair| pair[0].identity.node == pair[1].identity.node) {
+        return Err(reader.malformed("a cluster begins with one life of each node"));
+    }
+    Ok(Genesis { cluster_id, members })
+}
+
+/// Appends one half of a configuration.
+pub(super) fn encode_members(members: &[Member], writer: &mut Writer) {
+    writer.u32(members.len() as u32);
+    for member in members {
+        encode_identity(&member.identity, writer);
+        writer.u32(member.rank);
+    }
+}
+
+/// Reads one half of a configuration: sorted, without repeats, with a rank in it.
+pub(super) fn decode_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, Malformed> {
+    let count = reader.count(IDENTITY_BYTES + 4)?;
+    if count > MEMBERS_MAX {
+        return Err(reader.malformed("more members than a cluster can have"));
+    }
+    let mut members: Vec<Member> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let member = Member { identity: decode_identity(reader)?, rank: reader.u32()? };
+        if members.last().is_some_and(|last| last.identity >= member.identity) {
+            return Err(reader.malformed("members out of order"));
+        }
+        members.push(member);
+    }
+    if members.iter().all(|member| member.rank == 0) {
+        return Err(reader.malformed("members without any rank"));
+    }
+    Ok(members)
+}
+
+/// Appends an identity.
+pub(super) fn encode_identity(identity: &Identity, writer: &mut Writer) {
+    writer.u32(identity.node.0);
+    writer.u128(identity.incarnation.0);
+}
+
+/// Reads an identity.
+pub(super) fn decode_identity(reader: &mut Reader<'_>) -> Result<Identity, Malformed> {
+    Ok(Identity { node: NodeId(reader.u32()?), incarnation: Incarnation(reader.u128()?) })
+}
+
+fn encode_transaction_id(id: &TransactionId, writer: &mut Writer) {
+    writer.u128(id.origin);
+    writer.u64(id.sequence);
+}
+
+fn decode_transaction_id(reader: &mut Reader<'_>) -> Result<TransactionId, Malformed> {
+    Ok(TransactionId { origin: reader.u128()?, sequence: reader.u64()? })
+}
+
+fn encode_request(request: &Request, frame: &mut FrameWriter) {
+    match request {
+        Request::Transaction(bytes) => {
+            frame.writer().u8(1);
+            frame.shared(bytes);
+        }
+        Request::Stop => frame.writer().u8(2),
+    }
+}
+
+fn decode_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
+    Ok(match reader.u8()? {
+        1 => Request::Transaction(Arc::from(reader.bytes()?)),
+        2 => Request::Stop,
+        _ => return Err(reader.malformed("no such request")),
+    })
+}
+
+fn encode_refusal(reason: &RefusalReason, writer: &mut Writer) {
+    match *reason {
+        RefusalReason::WrongTerm => writer.u8(1),
+        RefusalReason::NotServing => writer.u8(2),
+        RefusalReason::Conflict => writer.u8(3),
+        RefusalReason::SnapshotTooOld { floor } => {
+            writer.u8(4);
+            writer.u64(floor);
+        }
+        RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
+            writer.u8(5);
+            writer.u64(used_bytes);
+            writer.u64(needed_bytes);
+            writer.u64(allowed_bytes);
+        }
+        RefusalReason::Malformed => writer.u8(6),
+    }
+}
+
+fn decode_refusal(reader: &mut Reader<'_>) -> Result<RefusalReason, Malformed> {
+    Ok(match reader.u8()? {
+        1 => RefusalReason::WrongTerm,
+        2 => RefusalReason::NotServing,
+        3 => RefusalReason::Conflict,
+        4 => RefusalReason::SnapshotTooOld { floor: reader.u64()? },
+        5 => RefusalReason::SegmentFull {
+            used_bytes: reader.u64()?,
+            needed_bytes: reader.u64()?,
+            allowed_bytes: reader.u64()?,
+        },
+        6 => RefusalReason::Malformed,
+        _ => return Err(reader.malformed("no such reason to refuse")),
+    })
+}
+
+fn encode_chunk(chunk: &ImageChunk, frame: &mut FrameWriter) {
+    let writer = frame.writer();
+    writer.u64(chunk.last.0);
+    writer.u64(chunk.last_term.0);
+    core::encode_config(&chunk.config, writer);
+    encode_genesis(&chunk.genesis, writer);
+    writer.u32(chunk.stopped.len() as u32);
+    for identity in &chunk.stopped {
+        encode_identity(identity, writer);
+    }
+    writer.u64(chunk.total_bytes);
+    writer.u64(chunk.offset);
+    frame.shared(&chunk.bytes);
+}
+
+fn decode_chunk(reader: &mut Reader<'_>) -> Result<ImageChunk, Malformed> {
+    let last = EntryIndex(reader.u64()?);
+    let last_term = Term(reader.u64()?);
+    let config = core::decode_config(reader)?;
+    let genesis = decode_genesis(reader)?;
+    let count = reader.count(IDENTITY_BYTES)?;
+    let mut stopped = Vec::with_capacity(count);
+    for _ in 0..count {
+        stopped.push(decode_identity(reader)?);
+    }
+    let total_bytes = reader.u64()?;
+    let offset = reader.u64()?;
+    let bytes = reader.bytes()?;
+    if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > total_bytes) {
+        return Err(reader.malformed("a piece that reaches beyond its image"));
+    }
+    let bytes = Arc::from(bytes);
+    Ok(ImageChunk { last, last_term, config, genesis, stopped, total_bytes, offset, bytes })
+}

@@ -1,0 +1,15 @@
+//! The bytes between nodes: frames, handshake, messages.
+//!
+//! Pure: bytes in, values out. No socket, no clock, no decision; and never any trust.
+
+mod core;
+mod frame;
+mod handshake;
+mod message;
+
+pub use frame::{
+    FrameError, FrameWriter, HANDSHAKE_BYTES_MAX, HEADER_BYTES, Header, Incoming, Kind, Outgoing,
+    PAYLOAD_BYTES_MAX, Part, Stamp, VERSION, VERSION_MIN,
+};
+pub use handshake::{Card, Hello, Welcome, decode_reject, encode_reject};
+pub use message::{decode, encode};

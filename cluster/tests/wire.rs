@@ -1,0 +1,374 @@
+//! The codec of peer messages: what goes in comes out, and no bytes can harm it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use quorate_cluster::RejectReason;
+use quorate_cluster::replica::{
+    Channel, DeclineReason, Genesis, ImageChunk, PeerMessage, RefusalReason, Request, Standing,
+};
+use quorate_cluster::wire::{
+    Card, FrameWriter, Hello, Incoming, Kind, PAYLOAD_BYTES_MAX, Stamp, Welcome, decode,
+    decode_reject, encode, encode_reject,
+};
+use quorate_consensus::{
+    Body, Config, Entry, EntryIndex, Identity, Incarnation, Member, Message, MessageBody, NodeId,
+    Payload, Term,
+};
+use quorate_engine::TransactionId;
+use quorate_schema::bytes::{Reader, Writer};
+
+fn frame_bytes(message: &PeerMessage) -> Vec<u8> {
+    let mut frame = FrameWriter::new();
+    encode(message, &mut frame);
+    let parts = frame.finish(Kind::Message, Stamp::default()).unwrap();
+    parts.iter().flat_map(|part| part.as_slice().to_vec()).collect()
+}
+
+fn payload_bytes(message: &PeerMessage) -> Vec<u8> {
+    let mut incoming = Incoming::new();
+    incoming.feed(&frame_bytes(message));
+    let (header, payload) = incoming.next_frame(PAYLOAD_BYTES_MAX).unwrap().unwrap();
+    assert_eq!(header.kind, Kind::Message);
+    payload.to_vec()
+}
+
+fn identity() -> impl Strategy<Value = Identity> {
+    (0..40u32, any::<u128>()).prop_map(|(node, incarnation)| Identity::new(node, incarnation))
+}
+
+fn term() -> impl Strategy<Value = Term> {
+    any::<u64>().prop_map(Term)
+}
+
+fn entry_index() -> impl Strategy<Value = EntryIndex> {
+    any::<u64>().prop_map(EntryIndex)
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    let size = prop_oneof![9 => 0..200usize, 1 => 16_000..40_000usize];
+    size.prop_flat_map(|size| prop::collection::vec(any::<u8>(), size)).prop_map(Payload::from)
+}
+
+fn members() -> impl Strategy<Value = Vec<Member>> {
+    prop::collection::btree_map(identity(), any::<u32>(), 1..8).prop_map(|members| {
+        let mut members: Vec<Member> =
+            members.into_iter().map(|(identity, rank)| Member { identity, rank }).collect();
+        members[0].rank = members[0].rank.max(1);
+        members
+    })
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    (members(), prop::option::of(members())).prop_map(|(current, next)| Config { current, next })
+}
+
+fn genesis() -> impl Strategy<Value = Genesis> {
+    (any::<u128>(), members()).prop_map(|(cluster_id, mut members)| {
+        members.dedup_by_key(|member| member.identity.node);
+        Genesis { cluster_id, members }
+    })
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    prop_oneof![
+        Just(Body::Noop),
+        (any::<u64>(), any::<u32>(), payload()).prop_map(|(first_index, count, payload)| {
+            Body::Window { first_index, count, payload }
+        }),
+        config().prop_map(Body::Config),
+    ]
+}
+
+fn append() -> impl Strategy<Value = MessageBody> {
+    let numbers = (0..u64::MAX / 2, term(), entry_index(), entry_index(), any::<u64>());
+    let entries = prop::collection::vec((term(), body()), 0..5);
+    (numbers, entries).prop_map(|((previous, previous_term, commit, durable, round), entries)| {
+        let entries = (previous + 1..)
+            .zip(entries)
+            .map(|(index, (term, body))| Entry { index: EntryIndex(index), term, body })
+            .collect();
+        let previous = EntryIndex(previous);
+        MessageBody::Append { previous, previous_term, entries, commit, durable, round }
+    })
+}
+
+fn core() -> impl Strategy<Value = Message> {
+    let body = prop_oneof![
+        (entry_index(), term(), any::<bool>()).prop_map(|(last, last_term, transfer)| {
+            MessageBody::PreVote { last, last_term, transfer }
+        }),
+        any::<bool>().prop_map(|granted| MessageBody::PreVoteAnswer { granted }),
+        (entry_index(), term(), any::<bool>()).prop_map(|(last, last_term, transfer)| {
+            MessageBody::Vote { last, last_term, transfer }
+        }),
+        any::<bool>().prop_map(|granted| MessageBody::VoteAnswer { granted }),
+        append(),
+        (entry_index(), term(), any::<bool>(), any::<u64>()).prop_map(
+            |(matched, matched_term, accepted, round)| {
+                MessageBody::AppendAnswer { matched, matched_term, accepted, round }
+            }
+        ),
+        Just(MessageBody::TimeoutNow),
+    ];
+    (term(), body).prop_map(|(term, body)| Message { term, body })
+}
+
+fn transaction_id() -> impl Strategy<Value = TransactionId> {
+    (any::<u128>(), any::<u64>()).prop_map(|(origin, sequence)| TransactionId { origin, sequence })
+}
+
+fn refusal() -> impl Strategy<Value = RefusalReason> {
+    prop_oneof![
+        Just(RefusalReason::WrongTerm),
+        Just(RefusalReason::NotServing),
+        Just(RefusalReason::Conflict),
+        any::<u64>().prop_map(|floor| RefusalReason::SnapshotTooOld { floor }),
+        any::<(u64, u64, u64)>().prop_map(|(used_bytes, needed_bytes, allowed_bytes)| {
+            RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
+        }),
+        Just(RefusalReason::Malformed),
+    ]
+}
+
+fn chunk() -> impl Strategy<Value = ImageChunk> {
+    let stopped = prop::collection::vec(identity(), 0..4);
+    let place = (0..u64::MAX / 2, 0..1_000u64);
+    (entry_index(), term(), config(), genesis(), stopped, place, payload()).prop_map(
+        |(last, last_term, config, genesis, stopped, (offset, more), bytes)| {
+            let total_bytes = offset + bytes.len() as u64 + more;
+            ImageChunk { last, last_term, config, genesis, stopped, total_bytes, offset, bytes }
+        },
+    )
+}
+
+fn message() -> impl Strategy<Value = PeerMessage> {
+    let standing = prop_oneof![
+        Just(Standing::Blank),
+        genesis().prop_map(Standing::Member),
+        any::<u128>().prop_map(|cluster_id| Standing::Joining { cluster_id }),
+    ];
+    let request = prop_oneof![payload().prop_map(Request::Transaction), Just(Request::Stop)];
+    prop_oneof![
+        4 => core().prop_map(PeerMessage::Core),
+        1 => standing.prop_map(PeerMessage::Standing),
+        1 => genesis().prop_map(PeerMessage::Form),
+        1 => any::<u128>().prop_map(|cluster_id| PeerMessage::Promised { cluster_id }),
+        1 => any::<u32>().prop_map(|node| PeerMessage::Declined {
+            reason: DeclineReason::NodesDiffer { node: NodeId(node) }
+        }),
+        1 => Just(PeerMessage::Join),
+        1 => Just(PeerMessage::Leave),
+        1 => Just(PeerMessage::Left),
+        1 => (term(), transaction_id(), request)
+            .prop_map(|(term, id, request)| PeerMessage::Submit { term, id, request }),
+        1 => (term(), transaction_id(), refusal())
+            .prop_map(|(term, id, reason)| PeerMessage::Refused { id, term, reason }),
+        1 => chunk().prop_map(PeerMessage::Image),
+        1 => (entry_index(), any::<u64>())
+            .prop_map(|(last, bytes)| PeerMessage::Received { last, bytes }),
+        1 => entry_index().prop_map(|last| PeerMessage::Installed { last }),
+        1 => Just(PeerMessage::Goodbye),
+    ]
+}
+
+fn card() -> impl Strategy<Value = Card> {
+    let rest = (any::<u128>(), any::<u128>(), any::<u64>(), any::<u128>(), any::<u32>());
+    (identity(), rest).prop_map(|(identity, (nonce, cluster_id, epoch, dictionary, node_count))| {
+        Card { identity, nonce, cluster_id, epoch, dictionary, node_count }
+    })
+}
+
+fn reject() -> impl Strategy<Value = RejectReason> {
+    prop_oneof![
+        any::<(u16, u16)>().prop_map(|(min, max)| RejectReason::VersionUnsupported { min, max }),
+        any::<u128>().prop_map(|cluster_id| RejectReason::OtherCluster { cluster_id }),
+        any::<u64>().prop_map(|epoch| RejectReason::OtherEpoch { epoch }),
+        any::<u128>().prop_map(|digest| RejectReason::OtherDictionary { digest }),
+        Just(RejectReason::DuplicateNode),
+        any::<u32>().prop_map(|nodes| RejectReason::UnknownNode { nodes }),
+        any::<u32>().prop_map(|nodes| RejectReason::NodesDiffer { nodes }),
+        any::<u32>().prop_map(|node| RejectReason::WrongNode { node: NodeId(node) }),
+        Just(RejectReason::SelfConnection),
+        Just(RejectReason::WrongDirection),
+        Just(RejectReason::ShuttingDown),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_message_comes_out_as_it_went_in(message in message()) {
+        prop_assert_eq!(decode(&payload_bytes(&message)).unwrap(), message);
+    }
+
+    #[test]
+    fn a_cut_message_is_malformed(message in message(), cut in any::<prop::sample::Index>()) {
+        let bytes = payload_bytes(&message);
+        prop_assert!(decode(&bytes[..cut.index(bytes.len())]).is_err());
+    }
+
+    #[test]
+    fn the_handshake_comes_out_as_it_went_in(
+        card in card(), to in any::<u32>(), epoch in any::<u64>(), reason in reject()
+    ) {
+        let hello = Hello::new(card, NodeId(to), Channel::Bulk);
+        let mut writer = Writer::new();
+        hello.encode(&mut writer);
+        prop_assert_eq!(Hello::decode(&mut Reader::new(writer.as_slice())).unwrap(), hello);
+        let version = hello.common_version().unwrap();
+        let welcome = Welcome { version, card, connection_epoch: epoch };
+        let mut writer = Writer::new();
+        welcome.encode(&mut writer);
+        prop_assert_eq!(Welcome::decode(&mut Reader::new(writer.as_slice())).unwrap(), welcome);
+        let mut writer = Writer::new();
+        encode_reject(&reason, &mut writer);
+        prop_assert_eq!(decode_reject(&mut Reader::new(writer.as_slice())).unwrap(), reason);
+    }
+}
+
+/// xorshift64*: a seed that fails can be tried again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}
+
+fn samples() -> Vec<PeerMessage> {
+    let identity = Identity { node: NodeId(1), incarnation: Incarnation(77) };
+    let members =
+        vec![Member { identity, rank: 1 }, Member { identity: Identity::new(2, 5), rank: 0 }];
+    let config = Config { current: members.clone(), next: Some(members.clone()) };
+    let genesis = Genesis { cluster_id: 9, members };
+    let payload: Payload = Arc::from([1, 2, 3].as_slice());
+    let bodies = [
+        Body::Noop,
+        Body::Window { first_index: 3, count: 1, payload: Arc::clone(&payload) },
+        Body::Config(config.clone()),
+    ];
+    let entries = (6..)
+        .zip(bodies)
+        .map(|(index, body)| Entry { index: EntryIndex(index), term: Term(2), body })
+        .collect();
+    let body = MessageBody::Append {
+        previous: EntryIndex(5),
+        previous_term: Term(1),
+        entries,
+        commit: EntryIndex(5),
+        durable: EntryIndex(6),
+        round: 12,
+    };
+    let id = TransactionId { origin: 77, sequence: 4 };
+    let chunk = ImageChunk {
+        last: EntryIndex(8),
+        last_term: Term(2),
+        config,
+        genesis: genesis.clone(),
+        stopped: vec![identity],
+        total_bytes: 10,
+        offset: 7,
+        bytes: Arc::clone(&payload),
+    };
+    let request = Request::Transaction(payload);
+    vec![
+        PeerMessage::Core(Message { term: Term(3), body }),
+        PeerMessage::Standing(Standing::Member(genesis)),
+        PeerMessage::Submit { term: Term(3), id, request },
+        PeerMessage::Refused { id, term: Term(3), reason: RefusalReason::Conflict },
+        PeerMessage::Image(chunk),
+    ]
+}
+
+#[test]
+fn mutated_messages_are_decoded_or_refused_and_never_harm() {
+    let samples: Vec<Vec<u8>> = samples().iter().map(payload_bytes).collect();
+    let mut random = Random(0x51_4F52_4154_4531);
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..100_000 {
+        let mut bytes = samples[random.below(samples.len())].clone();
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(bytes.len());
+            match random.below(6) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes[at] = [0, 1, 0x7F, 0x80, 0xFF][random.below(5)],
+                2 => bytes.insert(at, random.next() as u8),
+                3 => bytes.truncate(at.max(1)),
+                4 if bytes.len() >= at + 4 => {
+                    bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+                }
+                _ => bytes[at] = random.next() as u8,
+            }
+        }
+        match decode(&bytes) {
+            Ok(message) => {
+                // What is accepted is a message like any other.
+                assert_eq!(payload_bytes(&message), bytes);
+                accepted += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(accepted > 1_000 && refused > 1_000, "{accepted} accepted, {refused} refused");
+}
+
+#[test]
+fn mutated_handshakes_are_decoded_or_refused() {
+    let card = Card {
+        identity: Identity::new(1, 2),
+        nonce: 3,
+        cluster_id: 4,
+        epoch: 5,
+        dictionary: 6,
+        node_count: 3,
+    };
+    let mut writer = Writer::new();
+    Hello::new(card, NodeId(0), Channel::Control).encode(&mut writer);
+    let hello = writer.finish();
+    let mut random = Random(99);
+    for _ in 0..100_000 {
+        let mut bytes = hello.clone();
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(bytes.len());
+            bytes[at] = random.next() as u8;
+        }
+        bytes.truncate(1 + random.below(2 * bytes.len()));
+        let _ = Hello::decode(&mut Reader::new(&bytes)).map(|hello| hello.common_version());
+        let _ = Welcome::decode(&mut Reader::new(&bytes));
+        let _ = decode_reject(&mut Reader::new(&bytes));
+    }
+}
+
+fn malformed(message: &PeerMessage) -> bool {
+    decode(&payload_bytes(message)).is_err()
+}
+
+#[test]
+fn impossible_values_are_malformed() {
+    let member = |node, rank| Member { identity: Identity::new(node, 1), rank };
+    let standing = |members: Vec<Member>| {
+        PeerMessage::Standing(Standing::Member(Genesis { cluster_id: 1, members }))
+    };
+    assert!(!malformed(&standing(vec![member(0, 1), member(1, 0)])));
+    assert!(malformed(&standing(vec![])), "nobody");
+    assert!(malformed(&standing(vec![member(0, 0), member(1, 0)])), "no rank");
+    assert!(malformed(&standing(vec![member(1, 1), member(0, 1)])), "out of order");
+    assert!(malformed(&standing(vec![member(1, 1), member(1, 1)])), "twice");
+    let twice = vec![member(1, 1), Member { identity: Identity::new(1, 2), rank: 1 }];
+    assert!(malformed(&standing(twice)), "one node in two lives");
+    let many = (0..300).map(|node| member(node, 1)).collect();
+    assert!(malformed(&standing(many)), "too many members");
+    let Some(PeerMessage::Image(chunk)) = samples().pop() else { panic!("the last is an image") };
+    for offset in [8, u64::MAX] {
+        assert!(malformed(&PeerMessage::Image(ImageChunk { offset, ..chunk.clone() })));
+    }
+}
