@@ -247,6 +247,9 @@ pub enum ClusterError {
         /// Why.
         reason: RejectReason,
     },
+    /// The listener's thread panicked: a defect of this program, or of the memory it runs in.
+    #[error("the listener panicked; this node left the cluster, restart its process")]
+    Panicked,
     /// The operating system failed.
     #[error("{doing}: {kind}; this node left the cluster, its data is still readable")]
     Io {

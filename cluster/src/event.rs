@@ -25,13 +25,16 @@ pub struct NodeInfo {
 /// delivery thread, one at a time and in order. It may block: events then wait, and beyond a bound the oldest are dropped and reported by
 /// [`ClusterEvent::Lagged`]. A panic in it is caught, traced and counted.
 #[derive(Clone)]
-pub struct NotifyCallback(pub(crate) Arc<dyn Fn(&ClusterEvent, &NodeInfo) + Send + Sync>);
+pub struct NotifyCallback(pub(crate) Arc<Notify>);
 
 /// Asked with the connected nodes, this one left out, whenever their set changes: may this node
 /// take part in commits? `false` is a veto: the node gives up leadership, does not campaign and
 /// refuses to commit; it still votes, stores and acknowledges. It can veto, never force.
 #[derive(Clone)]
-pub struct QuorumCallback(pub(crate) Arc<dyn Fn(&[NodeInfo]) -> bool + Send + Sync>);
+pub struct QuorumCallback(pub(crate) Arc<AskQuorum>);
+
+type Notify = dyn Fn(&ClusterEvent, &NodeInfo) + Send + Sync;
+type AskQuorum = dyn Fn(&[NodeInfo]) -> bool + Send + Sync;
 
 impl fmt::Debug for NotifyCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -123,7 +123,6 @@ fn transaction_id() -> impl Strategy<Value = TransactionId> {
 fn refusal() -> impl Strategy<Value = RefusalReason> {
     prop_oneof![
         Just(RefusalReason::WrongTerm),
-        Just(RefusalReason::NotServing),
         Just(RefusalReason::Conflict),
         any::<u64>().prop_map(|floor| RefusalReason::SnapshotTooOld { floor }),
         any::<(u64, u64, u64)>().prop_map(|(used_bytes, needed_bytes, allowed_bytes)| {

@@ -233,34 +233,32 @@ fn decode_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
 fn encode_refusal(reason: &RefusalReason, writer: &mut Writer) {
     match *reason {
         RefusalReason::WrongTerm => writer.u8(1),
-        RefusalReason::NotServing => writer.u8(2),
-        RefusalReason::Conflict => writer.u8(3),
+        RefusalReason::Conflict => writer.u8(2),
         RefusalReason::SnapshotTooOld { floor } => {
-            writer.u8(4);
+            writer.u8(3);
             writer.u64(floor);
         }
         RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
-            writer.u8(5);
+            writer.u8(4);
             writer.u64(used_bytes);
             writer.u64(needed_bytes);
             writer.u64(allowed_bytes);
         }
-        RefusalReason::Malformed => writer.u8(6),
+        RefusalReason::Malformed => writer.u8(5),
     }
 }
 
 fn decode_refusal(reader: &mut Reader<'_>) -> Result<RefusalReason, Malformed> {
     Ok(match reader.u8()? {
         1 => RefusalReason::WrongTerm,
-        2 => RefusalReason::NotServing,
-        3 => RefusalReason::Conflict,
-        4 => RefusalReason::SnapshotTooOld { floor: reader.u64()? },
-        5 => RefusalReason::SegmentFull {
+        2 => RefusalReason::Conflict,
+        3 => RefusalReason::SnapshotTooOld { floor: reader.u64()? },
+        4 => RefusalReason::SegmentFull {
             used_bytes: reader.u64()?,
             needed_bytes: reader.u64()?,
             allowed_bytes: reader.u64()?,
         },
-        6 => RefusalReason::Malformed,
+        5 => RefusalReason::Malformed,
         _ => return Err(reader.malformed("no such reason to refuse")),
     })
 }

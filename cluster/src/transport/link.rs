@@ -1,0 +1,148 @@
+//! The link to one peer: two connections that live and die together.
+//!
+//! A link is *up* from the moment both channels are welcomed by the same life of the same process
+//! until either breaks. Of two nodes the one with the higher id dials; so there is never a choice
+//! between two links.
+
+use std::io;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+
+use mio::Token;
+use quorate_consensus::{Identity, Ticks};
+
+use super::socket::{Target, resolve};
+use crate::address::Address;
+use crate::error::RejectReason;
+use crate::replica::Channel;
+
+/// The pause before the first attempt after a break, ms; it doubles up to the configured interval.
+const FIRST_PAUSE_MS: Ticks = 20;
+
+/// How often a pending name resolution is looked at, ms.
+const RESOLVE_POLL_MS: Ticks = 10;
+
+/// The link to one peer.
+///
+/// Invariants: `up` only with both channels `open`; `peer` is known while any channel is open.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Whether this side dials.
+    pub(super) dials: bool,
+    /// The connections, by channel, from the moment they belong to the link.
+    pub(super) tokens: [Option<Token>; 2],
+    /// Which of them are welcomed.
+    pub(super) open: [bool; 2],
+    /// Who is at the other end: identity and nonce.
+    pub(super) peer: Option<(Identity, u128)>,
+    /// Whether messages flow.
+    pub(super) up: bool,
+    /// When its first connection came.
+    pub(super) since: Ticks,
+    /// The last refusal, by either side; forgotten when the link comes up.
+    pub(super) refusal: Option<RejectReason>,
+    /// When to dial next, if this side dials and no connection is there.
+    pub(super) dial_at: Ticks,
+    pause_ms: Ticks,
+    attempts: usize,
+    resolving: Option<Receiver<io::Result<Vec<Target>>>>,
+}
+
+/// The place of a channel in a link's arrays.
+pub(super) fn slot(channel: Channel) -> usize {
+    match channel {
+        Channel::Control => 0,
+        Channel::Bulk => 1,
+    }
+}
+
+impl Link {
+    pub(super) fn new(dials: bool, now: Ticks) -> Self {
+        Self {
+            dials,
+            tokens: [None; 2],
+            open: [false; 2],
+            peer: None,
+            up: false,
+            since: now,
+            refusal: None,
+            dial_at: now,
+            pause_ms: FIRST_PAUSE_MS,
+            attempts: 0,
+            resolving: None,
+        }
+    }
+
+    /// True if no connection belongs to the link.
+    pub(super) fn is_idle(&self) -> bool {
+        self.tokens == [None; 2]
+    }
+
+    /// A channel was welcomed by `peer`. True if the link came up by it.
+    pub(super) fn opened(&mut self, channel: Channel, peer: (Identity, u128)) -> bool {
+        assert!(self.peer.is_none_or(|known| known == peer), "a link to two processes");
+        self.peer = Some(peer);
+        self.open[slot(channel)] = true;
+        self.up = self.open == [true; 2];
+        if self.up {
+            self.refusal = None;
+            self.pause_ms = FIRST_PAUSE_MS;
+        }
+        self.up
+    }
+
+    /// Forgets the connections and plans the next attempt: soon after a break, with growing pauses
+    /// after failures. The caller closes the connections returned.
+    pub(super) fn reset(&mut self, now: Ticks, interval_ms: Ticks) -> [Option<Token>; 2] {
+        self.open = [false; 2];
+        self.up = false;
+        self.peer = None;
+        let pause = if self.refusal.is_some() { interval_ms } else { self.pause_ms };
+        self.dial_at = now + pause.min(interval_ms);
+        self.pause_ms = (2 * self.pause_ms).min(interval_ms.max(FIRST_PAUSE_MS));
+        std::mem::take(&mut self.tokens)
+    }
+
+    /// Where to dial now, if it is time to and the name is resolved. Names are resolved on a thread
+    /// of their own, since a name server may take its time.
+    pub(super) fn target(&mut self, address: &Address, now: Ticks) -> Option<Target> {
+        if !self.dials || !self.is_idle() || now < self.dial_at {
+            return None;
+        }
+        let Address::Name(..) = address else {
+            return resolve(address).ok().and_then(|targets| targets.into_iter().next());
+        };
+        let Some(pending) = &self.resolving else {
+            let (sender, receiver) = sync_channel(1);
+            let address = address.clone();
+            let ask = move || {
+                let _ = sender.send(resolve(&address)); // the link may be gone
+            };
+            // Without a thread the sender is gone, which the next look takes for a failure.
+            let _ = thread::Builder::new().name("quorate-resolve".into()).spawn(ask);
+            self.resolving = Some(receiver);
+            self.dial_at = now + RESOLVE_POLL_MS;
+            return None;
+        };
+        let resolved = match pending.try_recv() {
+            Err(TryRecvError::Empty) => {
+                self.dial_at = now + RESOLVE_POLL_MS;
+                return None;
+            }
+            Err(TryRecvError::Disconnected) => Err(io::ErrorKind::NotFound.into()),
+            Ok(resolved) => resolved,
+        };
+        self.resolving = None;
+        self.attempts += 1;
+        match resolved {
+            // A name may lead to several addresses of which the node listens on one.
+            Ok(targets) if !targets.is_empty() => {
+                Some(targets[self.attempts % targets.len()].clone())
+            }
+            _ => {
+                self.dial_at = now + self.pause_ms;
+                None
+            }
+        }
+    }
+}
