@@ -1,13 +1,31 @@
 //! Many nodes: transport, node runtime, submission, ClusterParams.
+//!
+//! ```text
+//!   Database, Connection   the public face
+//!   runtime                one readiness loop: owns sockets, time and the replica
+//!   replica                the node's part of the cluster, a pure state machine
+//!   transport, wire        links to the other nodes, and the bytes on them
+//! ```
+//!
+//! Consensus decides the order of the log, the engine what a transaction does; this crate brings
+//! both to several machines and never looks inside a record.
 
 mod address;
+mod connection;
+mod database;
 mod error;
 mod event;
 mod params;
 pub mod replica;
+mod runtime;
+mod status;
+mod transport;
 pub mod wire;
 
+pub use connection::Connection;
+pub use database::{Database, ListenerHandle, OpenError, Options, WaitingFor};
 pub use error::{ClusterError, ParamsError, RejectReason};
 pub use event::{NodeInfo, NotifyCallback, QuorumCallback};
 pub use params::{Checked, ClusterNodeParams, ClusterParams, NODES_MAX, RANK_TOTAL_MAX};
 pub use replica::ClusterEvent;
+pub use status::{ClusterMember, ClusterStatus};

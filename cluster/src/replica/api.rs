@@ -156,6 +156,11 @@ pub enum ClusterEvent {
     },
     /// The node is silent while the others stop; it is no longer waited for.
     Departed(NodeId),
+    /// The notify callback was too slow: the oldest waiting events were dropped.
+    Lagged {
+        /// How many, since the last event delivered.
+        dropped: u64,
+    },
 }
 
 impl ClusterEvent {

@@ -1,0 +1,425 @@
+//! Where clients' threads and the listener meet: the inbox, the commits under way, the ids.
+//!
+//! ```text
+//!   client threads                                   listener
+//!   commit: id, room, push, wait on a slot --inbox--> takes all at once, steps the replica
+//!                              ^------------ slot ---- completes when applied here, or refused
+//! ```
+//!
+//! Nothing here touches a socket or decides an outcome.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::Waker;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use quorate_engine::{
+    Access, BeginError, CommitError, CommitPath, Index, Submission, TransactionId,
+};
+
+use crate::error::ClusterError;
+use crate::status::ClusterStatus;
+
+/// The longest write set, bytes: with the greatest window, or with the longest read set it may
+/// travel with, it fits a frame.
+const WRITE_SET_BYTES_MAX: usize = 64 << 20;
+
+/// What clients ask of the listener.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit(Submission, Arc<Slot<Result<Index, CommitError>>>),
+    /// Begin the orderly end.
+    Stop,
+    /// Leave the cluster.
+    Detach,
+    /// The quorum callback's answer to its newest question.
+    Verdict {
+        round: u64,
+        allowed: bool,
+    },
+    /// Tell how the cluster is.
+    Status(Arc<Slot<Option<ClusterStatus>>>),
+    /// The database was dropped.
+    Abandon,
+}
+
+/// A place where one thread waits for one answer of another.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
+    answer: Mutex<Option<T>>,
+    there: Condvar,
+}
+
+impl<T> Slot<T> {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::new(None), there: Condvar::new() })
+    }
+
+    /// Answers; the first answer stands.
+    pub(super) fn fill(&self, answer: T) {
+        let mut place = self.answer.lock();
+        if place.is_none() {
+            *place = Some(answer);
+            self.there.notify_one();
+        }
+    }
+
+    /// Waits for the answer.
+    pub(super) fn wait(&self) -> T {
+        let mut place = self.answer.lock();
+        loop {
+            match place.take() {
+                Some(answer) => return answer,
+                None => self.there.wait(&mut place),
+            }
+        }
+    }
+}
+
+/// How far the node's life has come, as its clients see it.
+#[derive(Debug)]
+enum Stage {
+    /// Open, and nobody runs the listener yet.
+    Parked,
+    /// Somebody does.
+    Listening,
+    /// The listener ended, and how.
+    Ended(Result<(), ClusterError>),
+}
+
+#[derive(Debug)]
+struct Inbox {
+    commands: VecDeque<Command>,
+    stage: Stage,
+    /// An orderly end was asked for: no new commits.
+    stopping: bool,
+    /// The listener waits for sockets and must be woken.
+    asleep: bool,
+    /// Commits under way.
+    in_flight: u32,
+    /// How the cluster was when the listener ended.
+    last_status: Option<ClusterStatus>,
+}
+
+/// The sequences given out and not settled.
+#[derive(Debug)]
+struct Ids {
+    next: u64,
+    unsettled: BTreeSet<u64>,
+}
+
+/// See the module.
+///
+/// Invariants: every command pushed while the stage is not `Ended` is taken by the listener or
+/// answered at its end; `in_flight` counts the threads between push and answer.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    origin: u128,
+    inbox: Mutex<Inbox>,
+    /// The stage changed.
+    changed: Condvar,
+    /// There is room for one more commit, or the stage changed.
+    room: Condvar,
+    ids: Mutex<Ids>,
+    waker: Arc<Waker>,
+    limits: Limits,
+}
+
+/// What clients are held to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// How many commits may be under way at once.
+    pub(crate) in_flight: u32,
+    /// How long a call waits for a listener, or for room.
+    pub(crate) wait: Duration,
+}
+
+/// Why a call found no listener.
+enum Absent {
+    /// None came within the limit.
+    NotListening,
+    /// It has ended.
+    Ended(Result<(), ClusterError>),
+}
+
+impl Shared {
+    pub(crate) fn new(origin: u128, waker: Arc<Waker>, limits: Limits) -> Arc<Self> {
+        let inbox = Inbox {
+            commands: VecDeque::new(),
+            stage: Stage::Parked,
+            stopping: false,
+            asleep: false,
+            in_flight: 0,
+            last_status: None,
+        };
+        Arc::new(Self {
+            origin,
+            inbox: Mutex::new(inbox),
+            changed: Condvar::new(),
+            room: Condvar::new(),
+            ids: Mutex::new(Ids { next: 1, unsettled: BTreeSet::new() }),
+            waker,
+            limits,
+        })
+    }
+
+    /// Asks for the orderly end (or to leave alone) and waits for the listener's.
+    pub(crate) fn end_and_wait(&self, orderly: bool) -> Result<(), ClusterError> {
+        let mut inbox = match self.listening(Instant::now() + self.limits.wait) {
+            Ok(inbox) => inbox,
+            Err(Absent::NotListening) => return Err(ClusterError::NotListening),
+            Err(Absent::Ended(result)) => return result,
+        };
+        inbox.stopping = true;
+        self.push(&mut inbox, if orderly { Command::Stop } else { Command::Detach });
+        loop {
+            if let Stage::Ended(result) = &inbox.stage {
+                return result.clone();
+            }
+            self.changed.wait(&mut inbox);
+        }
+    }
+
+    /// How the cluster is, asked of whoever listens; `None` while nobody does.
+    pub(crate) fn status(&self) -> Option<ClusterStatus> {
+        let slot = Slot::new();
+        {
+            let mut inbox = self.inbox.lock();
+            match &inbox.stage {
+                Stage::Parked => return None,
+                Stage::Ended(_) => return inbox.last_status.clone(),
+                Stage::Listening => self.push(&mut inbox, Command::Status(Arc::clone(&slot))),
+            }
+        }
+        slot.wait()
+    }
+
+    /// Somebody runs the listener from now on.
+    pub(crate) fn begin_listening(&self) {
+        self.inbox.lock().stage = Stage::Listening;
+        self.changed.notify_all();
+    }
+
+    /// How the listener ended, if it did.
+    pub(crate) fn ended(&self) -> Option<Result<(), ClusterError>> {
+        match &self.inbox.lock().stage {
+            Stage::Ended(result) => Some(result.clone()),
+            _ => None,
+        }
+    }
+
+    /// The database was dropped: makes the listener end, and waits for it a little, so that the
+    /// address is free again when the drop is done.
+    pub(crate) fn abandon(&self) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut inbox = self.inbox.lock();
+        if !matches!(inbox.stage, Stage::Listening) {
+            return;
+        }
+        self.push(&mut inbox, Command::Abandon);
+        while matches!(inbox.stage, Stage::Listening) {
+            if self.changed.wait_until(&mut inbox, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Hands a command in from a thread of the node itself.
+    pub(super) fn tell(&self, command: Command) {
+        let mut inbox = self.inbox.lock();
+        if !matches!(inbox.stage, Stage::Ended(_)) {
+            self.push(&mut inbox, command);
+        }
+    }
+
+    /// The listener is about to wait: true if it may, false if commands are there.
+    pub(super) fn fall_asleep(&self) -> bool {
+        let mut inbox = self.inbox.lock();
+        inbox.asleep = inbox.commands.is_empty();
+        inbox.asleep
+    }
+
+    /// The listener is awake: all commands.
+    pub(super) fn take_commands(&self, into: &mut VecDeque<Command>) {
+        let mut inbox = self.inbox.lock();
+        inbox.asleep = false;
+        debug_assert!(into.is_empty(), "commands are handled before more are taken");
+        std::mem::swap(&mut inbox.commands, into);
+    }
+
+    /// The id of an own transaction.
+    pub(super) fn transaction_id(&self, sequence: u64) -> TransactionId {
+        TransactionId { origin: self.origin, sequence }
+    }
+
+    /// A transaction that was in doubt has met its fate.
+    pub(super) fn settled(&self, sequence: u64) {
+        self.ids.lock().unsettled.remove(&sequence);
+    }
+
+    /// The listener has ended: nobody is left waiting.
+    pub(super) fn end(&self, result: Result<(), ClusterError>, status: Option<ClusterStatus>) {
+        let mut inbox = self.inbox.lock();
+        if matches!(inbox.stage, Stage::Ended(_)) {
+            return;
+        }
+        inbox.stage = Stage::Ended(result);
+        inbox.last_status = status.clone();
+        for command in std::mem::take(&mut inbox.commands) {
+            match command {
+                Command::Submit(_, slot) => slot.fill(Err(CommitError::Stopped)),
+                Command::Status(slot) => slot.fill(status.clone()),
+                Command::Stop | Command::Detach | Command::Verdict { .. } | Command::Abandon => {}
+            }
+        }
+        self.changed.notify_all();
+        self.room.notify_all();
+    }
+
+    fn push(&self, inbox: &mut MutexGuard<'_, Inbox>, command: Command) {
+        inbox.commands.push_back(command);
+        if std::mem::take(&mut inbox.asleep) {
+            // Failing to wake is a broken eventfd: the listener's next timer finds the command.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Waits until somebody listens.
+    fn listening(&self, deadline: Instant) -> Result<MutexGuard<'_, Inbox>, Absent> {
+        let mut inbox = self.inbox.lock();
+        loop {
+            match &inbox.stage {
+                Stage::Listening => return Ok(inbox),
+                Stage::Ended(result) => return Err(Absent::Ended(result.clone())),
+                Stage::Parked => {}
+            }
+            if self.changed.wait_until(&mut inbox, deadline).timed_out() {
+                return Err(Absent::NotListening);
+            }
+        }
+    }
+
+    /// Waits until somebody listens and there is room for one more commit.
+    fn admitted(&self) -> Result<MutexGuard<'_, Inbox>, CommitError> {
+        let deadline = Instant::now() + self.limits.wait;
+        loop {
+            let mut inbox = match self.listening(deadline) {
+                Ok(inbox) => inbox,
+                Err(Absent::NotListening) => return Err(CommitError::NotListening),
+                Err(Absent::Ended(_)) => return Err(CommitError::Stopped),
+            };
+            if inbox.stopping {
+                return Err(CommitError::Stopped);
+            }
+            if inbox.in_flight < self.limits.in_flight {
+                return Ok(inbox);
+            }
+            if self.room.wait_until(&mut inbox, deadline).timed_out() {
+                let reason = "as many commits as allowed are under way and none got through";
+                return Err(CommitError::NoQuorum { reason: reason.to_string() });
+            }
+        }
+    }
+
+    fn commit_admitted(&self, submission: Submission) -> Result<Index, CommitError> {
+        let bytes = submission.write_set.len();
+        if bytes > WRITE_SET_BYTES_MAX {
+            let limit_bytes = WRITE_SET_BYTES_MAX as u64;
+            return Err(CommitError::TooLarge { bytes: bytes as u64, limit_bytes });
+        }
+        let slot = Slot::new();
+        {
+            let mut inbox = self.admitted()?;
+            inbox.in_flight += 1;
+            self.push(&mut inbox, Command::Submit(submission, Arc::clone(&slot)));
+        }
+        let result = slot.wait();
+        self.inbox.lock().in_flight -= 1;
+        self.room.notify_one();
+        result
+    }
+}
+
+impl CommitPath for Shared {
+    fn admit(&self, access: Access) -> Result<(), BeginError> {
+        if access == Access::ReadOnly {
+            return Ok(());
+        }
+        let inbox = self.inbox.lock();
+        if inbox.stopping || matches!(inbox.stage, Stage::Ended(_)) {
+            return Err(BeginError::Stopped);
+        }
+        Ok(())
+    }
+
+    fn commit(&self, submission: Submission) -> Result<Index, CommitError> {
+        let sequence = submission.id.sequence;
+        let result = self.commit_admitted(submission);
+        if !matches!(result, Err(CommitError::InDoubt(_))) {
+            self.settled(sequence);
+        }
+        result
+    }
+
+    fn next_id(&self) -> (TransactionId, u64) {
+        let mut ids = self.ids.lock();
+        let sequence = ids.next;
+        ids.next += 1;
+        ids.unsettled.insert(sequence);
+        let low_water = *ids.unsettled.first().expect("the new sequence is in it");
+        (self.transaction_id(sequence), low_water)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mio::{Poll, Token};
+
+    fn shared(in_flight: u32) -> (Arc<Shared>, Poll) {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let limits = Limits { in_flight, wait: Duration::from_millis(20) };
+        (Shared::new(9, waker, limits), poll)
+    }
+
+    #[test]
+    fn the_low_water_stays_below_what_is_not_settled() {
+        let (shared, _poll) = shared(1);
+        let ids: Vec<_> = (0..3).map(|_| shared.next_id()).collect();
+        assert_eq!(ids.iter().map(|id| id.0.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(ids.iter().all(|id| id.1 == 1));
+        shared.settled(2);
+        assert_eq!(shared.next_id().1, 1);
+        shared.settled(1);
+        assert_eq!(shared.next_id().1, 3);
+    }
+
+    #[test]
+    fn calls_without_a_listener_say_so() {
+        let (shared, _poll) = shared(1);
+        assert_eq!(shared.end_and_wait(true), Err(ClusterError::NotListening));
+        assert!(matches!(shared.admitted(), Err(CommitError::NotListening)));
+        assert!(shared.status().is_none());
+        shared.begin_listening();
+        assert!(shared.admitted().is_ok());
+        shared.end(Ok(()), None);
+        assert!(matches!(shared.admitted(), Err(CommitError::Stopped)));
+        assert_eq!(shared.admit(Access::ReadWrite), Err(BeginError::Stopped));
+        assert_eq!(shared.admit(Access::ReadOnly), Ok(()));
+        assert_eq!(shared.end_and_wait(true), Ok(()));
+    }
+
+    #[test]
+    fn a_full_pool_refuses_before_anything_is_submitted() {
+        let (shared, _poll) = shared(1);
+        shared.begin_listening();
+        shared.inbox.lock().in_flight = 1;
+        assert!(matches!(shared.admitted(), Err(CommitError::NoQuorum { .. })));
+        let mut commands = VecDeque::new();
+        shared.take_commands(&mut commands);
+        assert!(commands.is_empty());
+    }
+}

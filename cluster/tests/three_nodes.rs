@@ -1,0 +1,75 @@
+//! Three nodes in one process: commits from all of them, order everywhere, stop, detach.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::thread;
+
+use quorate_cluster::ClusterError;
+use support::{Cluster, add, amount, eventually};
+
+#[test]
+fn commits_of_all_nodes_are_on_all_nodes() {
+    let cluster = Cluster::start(&[1, 1, 1]);
+    let writers: Vec<_> = cluster
+        .live()
+        .map(|node| {
+            let (id, db) = (node.id, node.db.clone());
+            thread::spawn(move || {
+                let mut con = db.connect().unwrap();
+                for round in 0..100 {
+                    add(&mut con, "shared", 1).unwrap();
+                    add(&mut con, &format!("own {id} {round}"), 1).unwrap();
+                    // What this node committed is visible here at once.
+                    assert_eq!(amount(&db, &format!("own {id} {round}")), Some(1));
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    cluster.settle();
+    for node in cluster.live() {
+        assert_eq!(amount(&node.db, "shared"), Some(300), "node {}", node.id);
+        for id in 0..3 {
+            assert_eq!(amount(&node.db, &format!("own {id} 99")), Some(1));
+        }
+    }
+    cluster.stop();
+}
+
+#[test]
+fn a_node_that_detaches_leaves_the_others_working() {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    let node = cluster.nodes[2].take().unwrap();
+    let con = node.db.connect().unwrap();
+    add(&mut node.db.connect().unwrap(), "before", 1).unwrap();
+    con.detach().unwrap();
+    node.listener.join().unwrap();
+    assert_eq!(amount(&node.db, "before"), Some(1), "it can still be read");
+    let refused = add(&mut node.db.connect().unwrap(), "after", 1);
+    assert!(refused.unwrap_err().to_string().contains("stopped"));
+    for id in [0, 1] {
+        add(&mut cluster.db(id).connect().unwrap(), "after", 1).unwrap();
+    }
+    eventually("both have both", || {
+        [0, 1].iter().all(|id| amount(cluster.db(*id), "after") == Some(2))
+    });
+    assert_eq!(amount(&node.db, "after"), None);
+    cluster.stop();
+}
+
+#[test]
+fn a_listener_is_one() {
+    let cluster = Cluster::start(&[1]);
+    let con = cluster.db(0).connect().unwrap();
+    assert_eq!(con.listen(), Err(ClusterError::AlreadyListening));
+    assert!(matches!(cluster.db(0).spawn_listener(), Err(ClusterError::AlreadyListening)));
+    let db = cluster.db(0).clone();
+    cluster.stop();
+    assert_eq!(con.listen(), Err(ClusterError::Ended));
+    assert_eq!(con.stop(), Ok(()), "it stopped already");
+    assert!(db.cluster().is_some());
+}
