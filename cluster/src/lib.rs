@@ -27,5 +27,5 @@ pub use database::{Database, ListenerHandle, OpenError, Options, WaitingFor};
 pub use error::{ClusterError, ParamsError, RejectReason};
 pub use event::{NodeInfo, NotifyCallback, QuorumCallback};
 pub use params::{Checked, ClusterNodeParams, ClusterParams, NODES_MAX, RANK_TOTAL_MAX};
-pub use replica::ClusterEvent;
+pub use replica::{ClusterEvent, Counters, Phase};
 pub use status::{ClusterMember, ClusterStatus};
