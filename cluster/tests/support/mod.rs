@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test uses its part of this
 
+pub mod proxy;
+
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
