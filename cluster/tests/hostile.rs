@@ -1,0 +1,267 @@
+//! Peers that are broken or hostile: each loses its own connection, with a reason where one can be
+//! given, and the cluster goes on.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use quorate_cluster::RejectReason;
+use quorate_cluster::replica::{Channel, PeerMessage};
+use quorate_cluster::wire::{
+    Card, FrameWriter, HEADER_BYTES, Hello, Incoming, Kind, Stamp, VERSION, Welcome, decode_reject,
+    encode,
+};
+use quorate_consensus::{Identity, NodeId};
+use quorate_engine::dictionary_digest;
+use quorate_schema::bytes::Reader;
+use support::{Cluster, add, dictionary, eventually};
+
+/// A stranger's socket.
+struct Stranger {
+    stream: TcpStream,
+    incoming: Incoming,
+}
+
+/// What the node said to a stranger.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Welcome(Welcome),
+    Reject(RejectReason),
+    /// Closed without a word.
+    Closed,
+}
+
+impl Stranger {
+    fn connect(cluster: &Cluster) -> Self {
+        let stream = TcpStream::connect(&cluster.addresses[0]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Self { stream, incoming: Incoming::new() }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // The node may close at the first wrong byte, before the last arrives.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    fn say(&mut self, hello: &Hello) -> Answer {
+        let mut frame = FrameWriter::new();
+        hello.encode(frame.writer());
+        self.send(&joined(frame, Kind::Hello, Stamp::default()));
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Answer {
+        let mut bytes = [0; 4_096];
+        loop {
+            if let Some((header, payload)) = self.incoming.next_frame(1 << 20).unwrap() {
+                let mut reader = Reader::new(payload);
+                match header.kind {
+                    Kind::Welcome => return Answer::Welcome(Welcome::decode(&mut reader).unwrap()),
+                    Kind::Reject => return Answer::Reject(decode_reject(&mut reader).unwrap()),
+                    _ => continue,
+                }
+            }
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Answer::Closed,
+                Ok(count) => self.incoming.feed(&bytes[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Answer::Closed,
+                Err(error) => panic!("the node neither answers nor closes: {error}"),
+            }
+        }
+    }
+}
+
+fn joined(frame: FrameWriter, kind: Kind, stamp: Stamp) -> Vec<u8> {
+    let parts = frame.finish(kind, stamp).unwrap();
+    parts.iter().flat_map(|part| part.as_slice().to_vec()).collect()
+}
+
+/// A node that could be node 2 of three.
+fn card() -> Card {
+    Card {
+        identity: Identity::new(2, 0xBAD),
+        nonce: 0xBAD,
+        cluster_id: 0,
+        epoch: 0,
+        dictionary: dictionary_digest(&dictionary()),
+        node_count: 3,
+    }
+}
+
+fn hello(card: Card) -> Hello {
+    Hello::new(card, NodeId(0), Channel::Control)
+}
+
+/// A cluster of three of which node 2 is gone, so that strangers may claim to be it.
+fn two_of_three() -> Cluster {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    cluster.kill(2);
+    cluster
+}
+
+/// The cluster works, and the links between its nodes stayed up all the time.
+fn works(cluster: &Cluster) {
+    for node in cluster.live() {
+        add(&mut node.db.connect().unwrap(), "works", 1).unwrap();
+    }
+}
+
+#[test]
+fn random_bytes_and_absurd_lengths_close_their_connection_only() {
+    let cluster = two_of_three();
+    let mut x = 0x1234_5678_9ABC_DEF1_u64;
+    let mut random = |length: usize| -> Vec<u8> {
+        let mut byte = || {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x as u8
+        };
+        (0..length).map(|_| byte()).collect()
+    };
+    let mut cases: Vec<Vec<u8>> = (0..20).map(|round| random(HEADER_BYTES + 50 * round)).collect();
+    cases.push(b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: somebody lost\r\n\r\n".to_vec());
+    let mut frame = FrameWriter::new();
+    hello(card()).encode(frame.writer());
+    let good = joined(frame, Kind::Hello, Stamp::default());
+    let mut four_gib = good.clone();
+    four_gib[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    cases.push(four_gib);
+    let mut damaged = good.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    cases.push(damaged);
+    // A frame longer than a handshake may be.
+    let mut frame = FrameWriter::new();
+    frame.writer().raw(&[0; 70_000]);
+    cases.push(joined(frame, Kind::Hello, Stamp::default()));
+    // A message, a ping, a welcome before the handshake.
+    for kind in [Kind::Message, Kind::Ping, Kind::Welcome, Kind::Reject] {
+        cases.push(joined(FrameWriter::new(), kind, Stamp::default()));
+    }
+    for case in cases {
+        let mut stranger = Stranger::connect(&cluster);
+        stranger.send(&case);
+        assert_eq!(stranger.answer(), Answer::Closed, "{:?}", &case[..HEADER_BYTES]);
+    }
+    works(&cluster);
+    cluster.stop();
+}
+
+#[test]
+fn strangers_are_refused_by_reason() {
+    let cluster = two_of_three();
+    let refusal = |hello: Hello| match Stranger::connect(&cluster).say(&hello) {
+        Answer::Reject(reason) => reason,
+        other => panic!("{other:?} for {hello:?}"),
+    };
+    let ours = card().dictionary;
+    let other = hello(Card { dictionary: 1, ..card() });
+    assert_eq!(refusal(other), RejectReason::OtherDictionary { digest: ours });
+    let other = hello(Card { cluster_id: 1, ..card() });
+    assert!(matches!(refusal(other), RejectReason::OtherCluster { .. }));
+    let unknown = hello(Card { identity: Identity::new(3, 1), node_count: 4, ..card() });
+    assert_eq!(refusal(unknown), RejectReason::UnknownNode { nodes: 3 });
+    let unknown = hello(Card { identity: Identity::new(u32::MAX, 1), ..card() });
+    assert_eq!(refusal(unknown), RejectReason::UnknownNode { nodes: 3 });
+    let longer = hello(Card { node_count: 4, ..card() });
+    assert_eq!(refusal(longer), RejectReason::NodesDiffer { nodes: 3 });
+    let same = hello(Card { identity: Identity::new(0, 1), ..card() });
+    assert_eq!(refusal(same), RejectReason::DuplicateNode);
+    let alive = hello(Card { identity: Identity::new(1, 1), ..card() });
+    assert_eq!(refusal(alive), RejectReason::DuplicateNode);
+    let lost = Hello { to: NodeId(1), ..hello(card()) };
+    assert_eq!(refusal(lost), RejectReason::WrongNode { node: NodeId(0) });
+    let newer = Hello { version_min: VERSION + 1, version_max: VERSION + 9, ..hello(card()) };
+    assert!(matches!(refusal(newer), RejectReason::VersionUnsupported { max: VERSION, .. }));
+    works(&cluster);
+    cluster.stop();
+}
+
+/// A stranger that is welcomed on both channels as node 2.
+fn welcomed(cluster: &Cluster) -> [(Stranger, Stamp); 2] {
+    [Channel::Control, Channel::Bulk].map(|channel| {
+        let mut stranger = Stranger::connect(cluster);
+        match stranger.say(&Hello { channel, ..hello(card()) }) {
+            Answer::Welcome(Welcome { connection_epoch, card, .. }) => {
+                assert_ne!(connection_epoch, 0);
+                let Card { cluster_id, epoch, .. } = card;
+                (stranger, Stamp { cluster_id, epoch, connection_epoch })
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+#[test]
+fn a_welcomed_peer_that_misbehaves_loses_its_link_only() {
+    let cluster = two_of_three();
+    let message = || {
+        let mut frame = FrameWriter::new();
+        encode(&PeerMessage::Goodbye, &mut frame);
+        frame
+    };
+    let garbage = || {
+        let mut frame = FrameWriter::new();
+        frame.writer().raw(&[0xFF; 64]);
+        frame
+    };
+    let cases: [&dyn Fn(Stamp) -> Vec<u8>; 6] = [
+        &|stamp| joined(garbage(), Kind::Message, stamp),
+        &|stamp| joined(message(), Kind::Message, Stamp { cluster_id: 77, ..stamp }),
+        &|stamp| joined(message(), Kind::Message, Stamp { connection_epoch: 1, ..stamp }),
+        &|stamp| joined(FrameWriter::new(), Kind::Hello, stamp),
+        &|stamp| {
+            let mut bytes = joined(message(), Kind::Message, stamp);
+            bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+            bytes
+        },
+        &|stamp| {
+            let mut bytes = joined(message(), Kind::Message, stamp);
+            *bytes.last_mut().unwrap() ^= 1;
+            bytes
+        },
+    ];
+    for case in cases {
+        let [(mut control, stamp), (mut bulk, _)] = welcomed(&cluster);
+        let connected = || cluster.db(0).cluster().unwrap().members[2].connected;
+        eventually("the link is up", connected);
+        control.send(&case(stamp));
+        // Both halves end with the one that misbehaved.
+        assert_eq!(control.answer(), Answer::Closed);
+        assert_eq!(bulk.answer(), Answer::Closed);
+        eventually("the link is down", || !connected());
+    }
+    works(&cluster);
+    cluster.stop();
+}
+
+#[test]
+fn silence_before_the_handshake_is_ended_and_crowds_keep_nobody_out() {
+    let mut cluster = two_of_three();
+    let mut silent: Vec<Stranger> = (0..200).map(|_| Stranger::connect(&cluster)).collect();
+    // The real node 2 comes in between strangers that say nothing.
+    cluster.open_all(&[2]);
+    works(&cluster);
+    for stranger in &mut silent {
+        assert_eq!(stranger.answer(), Answer::Closed);
+    }
+    works(&cluster);
+    cluster.stop();
+}
+
+#[test]
+fn half_a_link_is_no_link_and_does_not_keep_the_node_out() {
+    let mut cluster = two_of_three();
+    let mut stranger = Stranger::connect(&cluster);
+    assert!(matches!(stranger.say(&hello(card())), Answer::Welcome(_)));
+    assert!(!cluster.db(0).cluster().unwrap().members[2].connected);
+    // It is silent from now on; the real node takes its place.
+    cluster.open_all(&[2]);
+    assert_eq!(stranger.answer(), Answer::Closed);
+    works(&cluster);
+    cluster.stop();
+}
