@@ -22,14 +22,16 @@ pub struct NodeInfo {
 }
 
 /// Called with each event and the node it is about (this node, if it is about none other), on the
-/// delivery thread, one at a time and in order. It may block: events then wait, and beyond a bound the oldest are dropped and reported by
-/// [`ClusterEvent::Lagged`]. A panic in it is caught, traced and counted.
+/// delivery thread, one at a time and in order. It may block: events then wait, and beyond a bound
+/// the oldest are dropped and reported by [`ClusterEvent::Lagged`]. A panic in it is caught, traced
+/// and counted.
 #[derive(Clone)]
 pub struct NotifyCallback(pub(crate) Arc<Notify>);
 
 /// Asked with the connected nodes, this one left out, whenever their set changes: may this node
 /// take part in commits? `false` is a veto: the node gives up leadership, does not campaign and
-/// refuses to commit; it still votes, stores and acknowledges. It can veto, never force.
+/// refuses to commit; it still votes, stores and acknowledges. It can veto, never force. Until its
+/// first answer there is no veto.
 #[derive(Clone)]
 pub struct QuorumCallback(pub(crate) Arc<AskQuorum>);
 

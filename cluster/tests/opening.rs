@@ -57,7 +57,7 @@ fn bad_parameters_open_nothing() {
 fn an_address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    let error = refused(open(params(&[addr.clone()], &[1], 0)));
+    let error = refused(open(params(std::slice::from_ref(&addr), &[1], 0)));
     assert!(
         matches!(&error, OpenError::AddrInUse { addr: named, .. } if *named == addr),
         "{error}"

@@ -112,8 +112,8 @@ impl Callbacks {
     fn deliver(&self, board: &Board, event: &ClusterEvent) {
         let Some(NotifyCallback(notify)) = &self.notify else { return };
         let call = |event: &ClusterEvent| {
-            let node = event.node().unwrap_or(self.own);
-            let info = &self.nodes[node.0 as usize];
+            let about = event.node().and_then(|node| self.nodes.get(node.0 as usize));
+            let info = about.unwrap_or(&self.nodes[self.own.0 as usize]);
             if catch_unwind(AssertUnwindSafe(|| notify(event, info))).is_err() {
                 board.panics.fetch_add(1, Ordering::Relaxed);
                 error!(?event, "the notify callback panicked; the node goes on");

@@ -40,6 +40,9 @@ pub(crate) use shared::{Limits, Shared};
 /// The largest payload of an entry, bytes: the greatest window and the greatest write set.
 const ENTRY_BYTES_MAX: usize = 96 << 20;
 
+/// The epoch of a cluster that was never formed again from a survivor.
+const FIRST_EPOCH: u64 = 0;
+
 /// Appends per follower that may be under way.
 const APPENDS_IN_FLIGHT: usize = 64;
 
@@ -112,8 +115,8 @@ struct Question {
     vetoed: bool,
 }
 
-/// Binds the address and builds everything but the loop's thread. `applier` is asked for last,
-/// because the database it belongs to needs the [`Shared`] first.
+/// Binds the address and makes what the database needs before the [`Runtime`], which needs the
+/// database.
 pub(crate) fn bind(
     checked: &Checked,
     dictionary: &Dictionary,
@@ -127,7 +130,7 @@ pub(crate) fn bind(
         identity,
         nonce: birth.nonce,
         cluster_id: 0,
-        epoch: 0,
+        epoch: FIRST_EPOCH,
         dictionary: dictionary_digest(dictionary),
         node_count: params.nodes.len() as u32,
     };

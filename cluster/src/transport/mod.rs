@@ -50,6 +50,12 @@ const HANDSHAKE_MS: Ticks = 5_000;
 /// How many accepted connections may wait for their hello at once: two for each of 32 nodes.
 const PENDING_MAX: usize = 64;
 
+/// How long to wait after accepting failed, ms.
+const ACCEPT_PAUSE_MS: Ticks = 100;
+
+/// The moment nothing waits for.
+const NEVER: Ticks = Ticks::MAX;
+
 const WAKER: Token = Token(0);
 const LISTENER: Token = Token(1);
 const FIRST_CONNECTION: usize = 2;
@@ -108,8 +114,8 @@ pub(crate) struct Transport {
     unread: VecDeque<Token>,
     /// Connections with something to write that have not been told to wait.
     unsent: Vec<Token>,
-    /// Accepting failed for lack of resources: try again.
-    accept_again: bool,
+    /// When to accept: now if somebody waits, later if accepting failed for lack of resources.
+    accept_at: Ticks,
     scratch: Vec<u8>,
     events: VecDeque<LinkEvent>,
     now: Ticks,
@@ -134,7 +140,7 @@ impl Transport {
             next_token: FIRST_CONNECTION,
             unread: VecDeque::new(),
             unsent: Vec::new(),
-            accept_again: true,
+            accept_at: NEVER,
             scratch: vec![0; settings.turn_bytes.min(1 << 18)],
             events: VecDeque::new(),
             now: 0,
@@ -165,7 +171,7 @@ impl Transport {
         for event in &self.ready {
             match event.token() {
                 WAKER => {}
-                LISTENER => self.accept_again = true,
+                LISTENER => self.accept_at = now,
                 token => {
                     if event.is_writable() {
                         writable.push(token);
@@ -181,7 +187,7 @@ impl Transport {
         for token in readable {
             self.read(token);
         }
-        if self.accept_again {
+        if now >= self.accept_at {
             self.accept();
         }
     }
@@ -197,7 +203,7 @@ impl Transport {
                 self.dial(NodeId(node as u32), &target);
             }
         }
-        if self.accept_again {
+        if now >= self.accept_at {
             self.accept();
         }
     }
@@ -206,7 +212,7 @@ impl Transport {
     pub(crate) fn next_deadline(&self) -> Ticks {
         let settings = &self.settings;
         let dials = self.links.iter().filter(|link| link.dials && link.is_idle());
-        let mut next = dials.map(|link| link.dial_at).min().unwrap_or(Ticks::MAX);
+        let mut next = dials.map(|link| link.dial_at).min().unwrap_or(NEVER).min(self.accept_at);
         for connection in self.connections.values() {
             next = next.min(match connection.state {
                 State::Open if connection.outgoing.is_empty() => {
@@ -289,7 +295,7 @@ impl Transport {
     }
 
     fn accept(&mut self) {
-        self.accept_again = false;
+        self.accept_at = NEVER;
         loop {
             match self.listener.accept(&self.settings.options) {
                 Ok(socket) => {
@@ -301,7 +307,7 @@ impl Transport {
                 Err(error) => {
                     // Out of descriptors, say. The readiness event is spent, so come back.
                     warn!(%error, "accepting failed; trying again");
-                    self.accept_again = true;
+                    self.accept_at = self.now + ACCEPT_PAUSE_MS;
                     return;
                 }
             }

@@ -35,7 +35,8 @@ pub(crate) struct SocketOptions {
     pub(crate) keep_alive: Duration,
     /// How many such questions may go unanswered.
     pub(crate) keep_alive_probes: u32,
-    /// How long sent bytes may go unacknowledged.
+    /// How long sent bytes may go unacknowledged, where the operating system can be told.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) user_timeout: Duration,
 }
 
