@@ -115,8 +115,8 @@ fn another_dictionary_is_refused_by_name() {
     let opener = thread::spawn(move || open(first));
     let error = Database::open("test", other, second).unwrap_err();
     let is_named = |error: &OpenError, by: NodeId| {
-        matches!(error, OpenError::Rejected { node, reason: RejectReason::OtherDictionary { .. }, .. }
-            if *node == by)
+        let OpenError::Rejected { node, reason, .. } = error else { return false };
+        *node == by && matches!(reason, RejectReason::OtherDictionary { .. })
     };
     assert!(is_named(&error, NodeId(0)), "{error}");
     let error = refused(opener.join().unwrap());

@@ -6,9 +6,9 @@
 //!   clock ----> ticks -----+                      +--> events --> delivery thread
 //! ```
 //!
-//! One *turn* of the loop waits until something happens, feeds all of it to the replica, carries out
-//! what the replica wants, and writes. Frames leave before clients are answered: others wait for
-//! them. The loop decides nothing; it is the only place of the crate that reads the clock.
+//! One *turn* of the loop waits until something happens, feeds all of it to the replica, carries
+//! out what the replica wants, and writes. Frames leave before clients are answered: others wait
+//! for them. The loop decides nothing; it is the only place of the crate that reads the clock.
 //!
 //! Whoever runs the loop owns the [`Runtime`]; when it goes, by return, by panic or because the
 //! database was dropped, its sockets close and everybody who waits is answered.
@@ -464,7 +464,8 @@ impl Runtime {
                 Output::Settled { id, .. } => self.shared.settled(id.sequence),
                 Output::Event(event) => self.event(event),
                 Output::Stamp { cluster_id } => {
-                    info!(node = self.own.0, cluster = %format_args!("{cluster_id:032x}"), "stamped");
+                    let cluster = format_args!("{cluster_id:032x}");
+                    info!(node = self.own.0, %cluster, "stamped");
                     self.transport().stamp(cluster_id);
                 }
                 Output::Finished(result) => self.finished = Some(result),

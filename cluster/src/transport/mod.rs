@@ -19,6 +19,7 @@
 //! * whatever else is wrong on a connection closes that link only;
 //! * a peer that reads too slowly is disconnected when too much waits for it; nobody else notices.
 
+mod admission;
 mod connection;
 mod link;
 mod socket;
@@ -35,9 +36,7 @@ use tracing::{debug, info, warn};
 use crate::address::Address;
 use crate::error::RejectReason;
 use crate::replica::{Channel, PeerMessage};
-use crate::wire::{
-    Card, FrameWriter, Hello, Kind, Stamp, VERSION, VERSION_MIN, Welcome, encode, encode_reject,
-};
+use crate::wire::{Card, FrameWriter, Hello, Kind, Stamp, encode};
 use connection::{Connection, Ended, Received, State};
 use link::{Link, slot};
 use socket::{Listener, Socket};
@@ -449,149 +448,6 @@ impl Transport {
         }
     }
 
-    fn answer(&mut self, token: Token, hello: &Hello) {
-        let node = hello.card.identity.node;
-        match self.judge(hello) {
-            Ok(version) => self.welcome(token, hello, version),
-            Err(reason) => {
-                if (node.0 as usize) < self.links.len() {
-                    let link = &mut self.links[node.0 as usize];
-                    let news = !link.up && link.refusal != Some(reason);
-                    if news {
-                        link.refusal = Some(reason);
-                    }
-                    if news || reason == RejectReason::DuplicateNode {
-                        warn!(node = node.0, %reason, "refused a connection");
-                        self.events.push_back(LinkEvent::Refused { node, reason, by_us: true });
-                    }
-                }
-                let connection = self.connections.get_mut(&token).expect("it said hello");
-                connection.state = State::Refused;
-                let mut frame = FrameWriter::new();
-                encode_reject(&reason, frame.writer());
-                self.queue(token, Kind::Reject, frame);
-            }
-        }
-    }
-
-    /// Whether, and in which version, to speak with who says this hello.
-    fn judge(&mut self, hello: &Hello) -> Result<u16, RejectReason> {
-        let ours = &self.settings.card;
-        let theirs = &hello.card;
-        let Some(version) = hello.common_version() else {
-            return Err(RejectReason::VersionUnsupported { min: VERSION_MIN, max: VERSION });
-        };
-        if theirs.identity == ours.identity && theirs.nonce == ours.nonce {
-            return Err(RejectReason::SelfConnection);
-        }
-        if hello.to != ours.identity.node {
-            return Err(RejectReason::WrongNode { node: ours.identity.node });
-        }
-        if theirs.dictionary != ours.dictionary {
-            return Err(RejectReason::OtherDictionary { digest: ours.dictionary });
-        }
-        if theirs.identity.node.0 >= ours.node_count {
-            return Err(RejectReason::UnknownNode { nodes: ours.node_count });
-        }
-        if theirs.node_count != ours.node_count {
-            return Err(RejectReason::NodesDiffer { nodes: ours.node_count });
-        }
-        if theirs.identity.node == ours.identity.node {
-            return Err(RejectReason::DuplicateNode);
-        }
-        if theirs.identity.node < ours.identity.node {
-            return Err(RejectReason::WrongDirection);
-        }
-        if theirs.cluster_id != 0 && ours.cluster_id != 0 {
-            if theirs.cluster_id != ours.cluster_id {
-                return Err(RejectReason::OtherCluster { cluster_id: ours.cluster_id });
-            }
-            if theirs.epoch != ours.epoch {
-                return Err(RejectReason::OtherEpoch { epoch: ours.epoch });
-            }
-        }
-        self.judge_duplicate(theirs)?;
-        Ok(version)
-    }
-
-    /// Another process under the id of a node that is heard from has to wait until it is gone.
-    fn judge_duplicate(&mut self, theirs: &Card) -> Result<(), RejectReason> {
-        let node = theirs.identity.node;
-        let link = &self.links[node.0 as usize];
-        let Some((identity, nonce)) = link.peer else { return Ok(()) };
-        if identity == theirs.identity && nonce == theirs.nonce {
-            return Ok(());
-        }
-        let tokens = link.tokens.iter().flatten();
-        let heard = tokens.map(|token| self.connections[token].heard).max().unwrap_or(0);
-        if self.now < heard + self.settings.alive_ms {
-            return Err(RejectReason::DuplicateNode);
-        }
-        self.break_link(node, &Ended::Replaced);
-        Ok(())
-    }
-
-    fn welcome(&mut self, token: Token, hello: &Hello, version: u16) {
-        let Card { identity, nonce, .. } = hello.card;
-        let node = identity.node;
-        if self.links[node.0 as usize].tokens[slot(hello.channel)].is_some() {
-            // The process dials again although its first connection looks alive from here: it
-            // knows better.
-            self.break_link(node, &Ended::Replaced);
-        }
-        let epoch = self.next_random();
-        let link = &mut self.links[node.0 as usize];
-        if link.is_idle() {
-            link.since = self.now;
-        }
-        link.tokens[slot(hello.channel)] = Some(token);
-        let welcome = Welcome { version, card: self.settings.card, connection_epoch: epoch };
-        let mut frame = FrameWriter::new();
-        welcome.encode(frame.writer());
-        self.queue(token, Kind::Welcome, frame);
-        let connection = self.connections.get_mut(&token).expect("it said hello");
-        connection.node = Some(node);
-        connection.channel = Some(hello.channel);
-        self.open(token, epoch, (identity, nonce));
-    }
-
-    fn welcomed(&mut self, token: Token, welcome: &Welcome) {
-        let connection = &self.connections[&token];
-        let node = connection.node.expect("a dialled connection knows whom it dials");
-        let Card { identity, nonce, .. } = welcome.card;
-        let known = self.links[node.0 as usize].peer;
-        let same = known.is_none_or(|known| known == (identity, nonce));
-        if identity.node != node || !same {
-            return self.end(token, &Ended::OtherNode);
-        }
-        self.open(token, welcome.connection_epoch, (identity, nonce));
-    }
-
-    fn open(&mut self, token: Token, epoch: u64, peer: (Identity, u128)) {
-        let connection = self.connections.get_mut(&token).expect("open is for the living");
-        connection.state = State::Open;
-        connection.epoch = epoch;
-        let channel = connection.channel.expect("set before it opens");
-        let (identity, _) = peer;
-        let link = &mut self.links[identity.node.0 as usize];
-        if link.opened(channel, peer) {
-            self.unread.extend(link.tokens.into_iter().flatten());
-            info!(node = identity.node.0, ?identity, "link is up");
-            self.events.push_back(LinkEvent::Up(identity));
-        }
-    }
-
-    fn refused(&mut self, token: Token, reason: RejectReason) {
-        let node = self.connections[&token].node.expect("a dialled connection knows whom it dials");
-        let link = &mut self.links[node.0 as usize];
-        if link.refusal != Some(reason) {
-            link.refusal = Some(reason);
-            warn!(node = node.0, %reason, "refused by the other node");
-            self.events.push_back(LinkEvent::Refused { node, reason, by_us: false });
-        }
-        self.end(token, &Ended::Refused(reason));
-    }
-
     fn stamp_of(&self, connection_epoch: u64) -> Stamp {
         let Card { cluster_id, epoch, .. } = self.settings.card;
         Stamp { cluster_id, epoch, connection_epoch }
@@ -689,15 +545,5 @@ impl Transport {
             // Closing ends the watching too; deregistering first keeps stale events away.
             let _ = connection.socket.deregister(self.poll.registry());
         }
-    }
-
-    /// xorshift64*: connection epochs only have to differ from each other.
-    fn next_random(&mut self) -> u64 {
-        let mut x = self.settings.random | 1;
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.settings.random = x;
-        x.wrapping_mul(0x2545_F491_4F6C_DD1D).max(1)
     }
 }
