@@ -27,6 +27,7 @@ class Counter {
     unique tree<name> by_name;
     list;
 };
+class Picture { unsigned<4> number; blob bytes; unique hash<number> by_number; };
 local class Note { string text; list; };";
 
 pub fn dictionary() -> Dictionary {
