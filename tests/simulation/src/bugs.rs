@@ -41,7 +41,7 @@ impl Planted {
         (Planted::CommitOldTermByCounting, 2_000),
         (Planted::DuplicateAccepted, 500),
         (Planted::LostByTermAlone, 1_000),
-        (Planted::AnyTermAccepted, 2_000),
+        (Planted::AnyTermAccepted, 3_000),
     ];
 
     /// The name on the command line.

@@ -1,9 +1,10 @@
 //! What must be true after every event, and of the whole history at the end.
 //!
-//! * *Election safety*: at most one leader a term.
+//! * *Election safety*: at most one vote of a node and one leader a term, elected by a quorum.
 //! * *Committed never changes*: an entry that any node took for committed is the entry that every
 //!   node takes for committed at that place (which is log matching, where it matters).
-//! * *Committed is held by a quorum*, by rank, at the moment the first node takes it for committed.
+//! * *Committed is held by a quorum*, by rank, at the moment the first node takes it for committed,
+//!   and is of that node's term.
 //! * *Equal index, equal state hash*, on whichever nodes and whenever.
 //! * *Acknowledged is committed*: at the index that was said, on every node that applied it.
 //! * *Refused is not committed*, nor is anything committed twice.
@@ -19,8 +20,14 @@ use quorate_engine::Index;
 #[derive(Default)]
 pub struct Checker {
     leaders: BTreeMap<Term, Identity>,
+    /// For whom each node voted.
+    votes: BTreeMap<(Term, Identity), Identity>,
+    /// Leaders whose votes were counted.
+    elected: BTreeSet<(Term, Identity)>,
     /// Committed entries, as the first node saw them.
     truth: BTreeMap<EntryIndex, (Term, Body)>,
+    /// The newest entry that any node took for committed.
+    highest: EntryIndex,
     /// Who ever held an entry.
     holders: BTreeMap<(EntryIndex, Term), BTreeSet<Identity>>,
     /// How far an image took the place of entries, by identity.
@@ -28,6 +35,9 @@ pub struct Checker {
     /// How far each identity's commit was looked at.
     seen: BTreeMap<Identity, EntryIndex>,
     hashes: BTreeMap<Index, (u128, Identity)>,
+    /// Nodes may leave now, in the very step in which they acknowledge: who holds what is not
+    /// known any more.
+    ending: bool,
     /// Entries that a follower committed before its leader.
     pub early_ahead: u64,
 }
@@ -37,6 +47,12 @@ impl Checker {
     /// what was committed must stay.
     pub fn started(&mut self, identity: Identity) {
         self.seen.remove(&identity);
+        self.votes.retain(|(_, voter), _| *voter != identity);
+    }
+
+    /// The orderly end begins: quorums of holders are not checked any more.
+    pub fn end_begins(&mut self) {
+        self.ending = true;
     }
 
     /// Looks at a node after a step of its. `leader_commit`: what the leader of its term has
@@ -52,12 +68,15 @@ impl Checker {
                 return Err(format!("two leaders in {:?}: {leader:?}, {identity:?}", core.term()));
             }
         }
+        self.check_votes(core)?;
         self.note_holder(core);
         let commit = core.commit();
         let seen = self.seen.insert(identity, commit).unwrap_or_default();
         if commit < seen {
             return Err(format!("{identity:?} took back its commit {seen:?} to {commit:?}"));
         }
+        self.check_rule(core, commit)?;
+        self.highest = self.highest.max(commit);
         for place in seen.0 + 1..=commit.0 {
             self.note_committed(core, EntryIndex(place))?;
         }
@@ -82,6 +101,28 @@ impl Checker {
             return Ok(());
         }
         Err(format!("at {index:?} {identity:?} has state {hash:032x}, {who:?} had {known:032x}"))
+    }
+
+    /// One vote a term, and whoever leads it got those of a quorum.
+    fn check_votes(&mut self, core: &Core) -> Result<(), String> {
+        let (identity, hard) = (core.identity(), core.hard_state());
+        if let Some(candidate) = hard.vote {
+            let first = *self.votes.entry((hard.term, identity)).or_insert(candidate);
+            if first != candidate {
+                return Err(format!(
+                    "in {:?} {identity:?} voted for {first:?}, then for {candidate:?}",
+                    hard.term
+                ));
+            }
+        }
+        if core.role() != Role::Leader || !self.elected.insert((hard.term, identity)) {
+            return Ok(());
+        }
+        let voted = |who| self.votes.get(&(hard.term, who)) == Some(&identity);
+        if core.config().is_quorum(voted) {
+            return Ok(());
+        }
+        Err(format!("{identity:?} leads {:?} without the votes of a quorum", hard.term))
     }
 
     fn note_holder(&mut self, core: &Core) {
@@ -119,6 +160,18 @@ impl Checker {
         }
     }
 
+    /// Whoever is the first to commit up to an entry must be in that entry's term: one of an earlier
+    /// term can be held by a quorum and be replaced all the same (Raft paper, figure 8).
+    fn check_rule(&self, core: &Core, commit: EntryIndex) -> Result<(), String> {
+        let (identity, now) = (core.identity(), core.term());
+        let Some(entry) = core.entry(commit) else { return Ok(()) };
+        if commit <= self.highest || entry.term == now {
+            return Ok(());
+        }
+        let term = entry.term;
+        Err(format!("in {now:?} {identity:?} was the first to commit {commit:?}, of {term:?}"))
+    }
+
     /// An entry may be committed only once a quorum holds it, or a later one on top of it.
     fn check_held(&self, core: &Core, place: EntryIndex, term: Term) -> Result<(), String> {
         let has = |place, term, identity| {
@@ -128,7 +181,10 @@ impl Checker {
             has(place, term, identity)
                 || self.images.get(&identity).is_some_and(|image| *image >= place)
         };
-        if core.config().is_quorum(holds) || core.committed_config().1.is_quorum(holds) {
+        if self.ending
+            || core.config().is_quorum(holds)
+            || core.committed_config().1.is_quorum(holds)
+        {
             return Ok(());
         }
         let who = self.holders.get(&(place, term));

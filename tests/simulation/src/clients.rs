@@ -72,7 +72,7 @@ impl History {
         let counter = if kind < 5 { rng.below(mix.counters) as i64 } else { -1 };
         let written = match kind {
             0..=4 => count(&mut tx, counter),
-            5..=7 => duty(&mut tx, rng.below(PAIRS)),
+            5..=7 => duty(&mut tx, rng.below(PAIRS), rng.below(2)),
             _ => scratch(&mut tx, rng),
         };
         written.and_then(|()| journal(&mut tx, id, counter)).map_err(|e| format!("{id:?}: {e}"))?;
@@ -213,7 +213,7 @@ fn count(tx: &mut Transaction<'_>, counter: i64) -> Result<(), Error> {
     }
 }
 
-fn duty(tx: &mut Transaction<'_>, pair: u64) -> Result<(), Error> {
+fn duty(tx: &mut Transaction<'_>, pair: u64, choice: u64) -> Result<(), Error> {
     let ids = [2 * pair, 2 * pair + 1];
     let mut found: Vec<(Handle, bool)> = Vec::new();
     for id in ids {
@@ -228,7 +228,7 @@ fn duty(tx: &mut Transaction<'_>, pair: u64) -> Result<(), Error> {
         }
     }
     let both_on = found.iter().all(|(_, on)| *on);
-    let off = found.iter().position(|(_, on)| !*on).unwrap_or(pair as usize % 2);
+    let off = found.iter().position(|(_, on)| !*on).unwrap_or(choice as usize);
     tx.update_fields(found[off].0, &[("on", Value::Boolean(!both_on))])
 }
 

@@ -132,6 +132,23 @@ impl World {
         self.after(wait, Event::Heal);
     }
 
+    /// Cuts a node off from all others for a while.
+    pub(crate) fn isolate(&mut self, node: usize) {
+        if self.calm {
+            return;
+        }
+        self.report.partitions += 1;
+        self.note(|| format!("node {node} is cut off"));
+        let silence_ms = *self.rng.pick(&[20, 20, SILENCE_MS]);
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            self.network.wall(node, peer);
+            self.network.wall(peer, node);
+            self.break_link_within(node, peer, silence_ms);
+        }
+        let wait = self.rng.between(50, 1_000);
+        self.after(wait, Event::HealNode { node });
+    }
+
     fn cut(&mut self) {
         let count = self.nodes.len() as u64;
         let (a, b) = (self.rng.below(count) as usize, self.rng.below(count) as usize);

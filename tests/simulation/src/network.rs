@@ -52,6 +52,11 @@ impl Network {
         self.walls.insert((from, to), ());
     }
 
+    /// The walls around one node fall.
+    pub(crate) fn heal_node(&mut self, node: usize) {
+        self.walls.retain(|(from, to), ()| *from != node && *to != node);
+    }
+
     pub(crate) fn heal(&mut self) {
         self.walls.clear();
     }

@@ -42,6 +42,7 @@ pub(crate) struct Process {
     pub(crate) paused_until: u64,
     pub(crate) ended: bool,
     pub(crate) was_ready: bool,
+    pub(crate) led: bool,
 }
 
 /// A commit path that takes the submission and does not wait: the simulator is one thread, and
@@ -115,13 +116,14 @@ impl Process {
             paused_until: 0,
             ended: false,
             was_ready: false,
+            led: false,
         }
     }
 }
 
 fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSettings {
     let core = quorate_consensus::Settings {
-        max_append_bytes: 4_000,
+        max_append_bytes: mix.append_bytes,
         max_in_flight: 4,
         ..quorate_consensus::Settings::default()
     };

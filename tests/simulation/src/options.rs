@@ -36,6 +36,11 @@ pub struct Mix {
     pub cut_every_ms: u64,
     /// Mean time between pauses of a node; 0 for none.
     pub pause_every_ms: u64,
+    /// Chance that a new leader is cut off within its first messages: what it managed to say by
+    /// then is what elections after it must respect.
+    pub trap: u64,
+    /// Bytes of entries in one append: little makes every entry travel alone.
+    pub append_bytes: usize,
     /// Mean time between two transactions of a node.
     pub transaction_every_ms: u64,
     /// How many counters the transactions fight over: few make conflicts.
@@ -81,12 +86,14 @@ impl Mix {
             storm_ms: rng.between(2_000, 8_000),
             delay_ms: *rng.pick(&[1, 2, 5, 20]),
             loss: sometimes(rng, 1_000, 30_000),
-            repeat: sometimes(rng, 1_000, 50_000),
+            repeat: sometimes(rng, 1_000, 200_000),
             ghost: sometimes(rng, 10_000, 300_000),
             crash_every_ms: sometimes(rng, 300, 2_000),
             partition_every_ms: sometimes(rng, 300, 2_000),
             cut_every_ms: sometimes(rng, 100, 1_500),
             pause_every_ms: sometimes(rng, 300, 3_000),
+            trap: sometimes(rng, 300_000, 900_000),
+            append_bytes: *rng.pick(&[1, 1, 4_000]),
             transaction_every_ms: rng.between(5, 40),
             counters: rng.between(1, 6),
             log_keep_bytes: *rng.pick(&[500, 5_000, 1 << 20]),

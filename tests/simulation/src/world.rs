@@ -29,6 +29,8 @@ pub(crate) enum Event {
     LinkDown { node: usize, peer: usize, epoch: Epoch },
     Restart { node: usize },
     Strike(Fault),
+    Isolate { node: usize },
+    HealNode { node: usize },
     Heal,
 }
 
@@ -179,6 +181,7 @@ impl World {
 
     /// The orderly end: every node stops, and every listener returns well.
     fn stop_all(&mut self) -> Result<(), String> {
+        self.checker.end_begins();
         for node in 0..self.nodes.len() {
             self.step(node, Input::Stop)?;
         }
@@ -246,6 +249,15 @@ impl World {
             Event::Restart { node } => self.restart(node),
             Event::Strike(fault) => {
                 self.strike(fault);
+                Ok(())
+            }
+            Event::Isolate { node } => {
+                self.isolate(node);
+                Ok(())
+            }
+            Event::HealNode { node } => {
+                self.network.heal_node(node);
+                self.connect_all();
                 Ok(())
             }
             Event::Heal => {
@@ -493,6 +505,13 @@ impl World {
         if !process.was_ready && process.replica.status().ready {
             process.was_ready = true;
             self.report.rejoins += u64::from(self.lives[node] > 1);
+        }
+        let leads = process.replica.core().is_some_and(|core| core.role() == Role::Leader);
+        let began = leads && !std::mem::replace(&mut process.led, leads);
+        if began && !self.calm && self.rng.chance(self.mix.trap) {
+            let reach = *self.rng.pick(&[1, 6]);
+            let wait = self.rng.below(reach * self.mix.delay_ms + 1);
+            self.after(wait, Event::Isolate { node });
         }
         let leader_commit = self.leader_commit(node);
         let Some(process) = &self.nodes[node] else { return Ok(()) };
