@@ -21,7 +21,7 @@ use crate::rng::Rng;
 /// Something that is going to happen.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Deliver { from: Identity, to: Identity, epoch: Epoch, ghost: bool, message: PeerMessage },
+    Deliver { from: Identity, to: Identity, epoch: Epoch, ghost: bool, message: Box<PeerMessage> },
     Wake { node: usize, life: u64 },
     Client { node: usize, life: u64 },
     Connect { a: usize, b: usize },
@@ -340,7 +340,7 @@ impl World {
         }
         self.report.odd_messages += u64::from(!known);
         self.note(|| format!("{from:?} -> {to:?} {message:?}"));
-        self.step(node, Input::Receive { from, message })
+        self.step(node, Input::Receive { from, message: *message })
     }
 
     fn wake(&mut self, node: usize, life: u64) -> Result<(), String> {
@@ -491,7 +491,7 @@ impl World {
         self.report.odd_messages += u64::from(arrivals.len() != 1);
         for at in arrivals {
             let ghost = self.rng.chance(self.mix.ghost);
-            let message = message.clone();
+            let message = Box::new(message.clone());
             self.at(at, Event::Deliver { from, to, epoch, ghost, message });
         }
     }
