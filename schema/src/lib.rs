@@ -12,6 +12,7 @@
 //! Nothing here knows storage, transactions or nodes.
 
 pub mod bytes;
+mod convert;
 mod ddl;
 mod dictionary;
 mod encode;
