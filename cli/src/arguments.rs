@@ -1,0 +1,87 @@
+//! The command line. What is here is what `--help` shows.
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser};
+
+/// Quorate: an embedded, replicated, in-memory database engine.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Each flag can be given as the environment variable shown beside it.")]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) subcommand: Subcommand,
+}
+
+/// The subcommands.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Subcommand {
+    /// Show a cluster at work on this machine: load, a killed leader, conflicts, and a full check
+    #[command(
+        long_about = "Show a cluster at work on this machine.\n\n\
+            Starts the nodes as processes on loopback. Each loads its share of 28 298 airports \
+            into one replicated database; in mid-load the leader is killed with SIGKILL, and \
+            restarted when the others have gone on. Then all nodes update and delete airports, \
+            increment the same counters and move money between the same accounts. At the end each \
+            node's records and indexes are compared with what was acknowledged.",
+        after_long_help = "Exit status:\n  \
+            0    all checks held\n  \
+            1    a check failed, a node died or the time limit passed\n  \
+            2    wrong arguments\n  \
+            130  interrupted; the nodes are gone by then\n\n\
+            The JSON object of --json is described in cli/README.md."
+    )]
+    Demo(DemoOptions),
+    /// One node of the demo; speaks JSON lines on standard input and output
+    #[command(hide = true)]
+    DemoNode,
+}
+
+/// Options of `quorate demo`.
+///
+/// The summary goes to standard output, progress to standard error.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoOptions {
+    /// How many nodes to start. Fewer than 3 leave no quorum when one is killed, so none is
+    #[arg(long, value_name = "COUNT", env = "QUORATE_DEMO_NODES", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub(crate) nodes: u32,
+
+    /// About how long to load and change data, in seconds
+    #[arg(long, value_name = "SECONDS", env = "QUORATE_DEMO_SECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+
+    /// Print one JSON object instead of the tables, and no progress
+    #[arg(long, env = "QUORATE_DEMO_JSON", value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+
+    /// Print no progress, only the summary
+    #[arg(long, env = "QUORATE_DEMO_QUIET", value_parser = BoolishValueParser::new())]
+    pub(crate) quiet: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_demo_flag_has_its_environment_variable() {
+        let command = Arguments::command();
+        let demo = command.find_subcommand("demo").expect("the demo exists");
+        for argument in demo.get_arguments().filter(|a| a.get_long() != Some("help")) {
+            if argument.get_long() == Some("version") {
+                continue;
+            }
+            let name = argument.get_long().expect("flags only").to_uppercase().replace('-', "_");
+            let variable = argument.get_env().and_then(|v| v.to_str()).expect("has a variable");
+            assert_eq!(variable, format!("QUORATE_DEMO_{name}"));
+        }
+    }
+}
