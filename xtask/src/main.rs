@@ -27,7 +27,7 @@ COMMANDS
   tidy                  the house rules: sizes, banned calls, layering, licences
   sim [ARGS]            the cluster simulator, optimised; `cargo xtask sim --help` for ARGS
   fuzz [CASES] [FILTER] property tests with CASES cases each (default 20000), optimised
-  bench [ARGS]          the measurements of benches/
+  bench [--quick]       the measurements of benches/, optimised
   deny [--advisories]   licences, sources and banned crates by cargo-deny (installed if missing);
                         with --advisories also known vulnerabilities, which needs GitHub
   help                  this text
@@ -44,7 +44,10 @@ fn main() -> ExitCode {
         "check" => no_arguments(rest).and_then(|()| parts::run(Selection::Quick)),
         "tidy" => no_arguments(rest).and_then(|()| parts::run(Selection::Named(&["tidy"]))),
         "sim" => forward(&["run", "--release", "--package", "quorate-simulation", "--"], rest),
-        "bench" => forward(&["bench", "--package", "quorate-benches", "--"], rest),
+        "bench" => forward(
+            &["run", "--release", "--package", "quorate-benches", "--bin", "figures", "--"],
+            rest,
+        ),
         "fuzz" => fuzz(rest),
         "deny" => deny(rest),
         "help" | "--help" | "-h" => {
