@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         "test" => test(rest),
         "check" => no_arguments(rest).and_then(|()| parts::run(Selection::Quick)),
         "tidy" => no_arguments(rest).and_then(|()| parts::run(Selection::Named(&["tidy"]))),
-        "sim" => forward(&["run", "--release", "--package", "quorate-simulation", "--"], rest),
+        "sim" => sim(rest),
         "bench" => forward(
             &["run", "--release", "--package", "quorate-benches", "--bin", "figures", "--"],
             rest,
@@ -63,6 +63,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The simulator; what plants bugs in the code under test is compiled in only if asked for.
+fn sim(args: &[String]) -> Result<(), String> {
+    let plants = args.iter().any(|arg| arg == "--planted" || arg == "--bug");
+    let mut command = vec!["run", "--release", "--package", "quorate-simulation"];
+    if plants {
+        command.extend(["--features", "planted-bugs"]);
+    }
+    command.push("--");
+    forward(&command, args)
 }
 
 fn test(args: &[String]) -> Result<(), String> {
