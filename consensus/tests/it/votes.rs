@@ -48,16 +48,14 @@ fn ask(term: u64, last: (u64, u64), pre: bool, transfer: bool) -> Input {
 fn answer(core: &mut Core, now: u64, input: Input) -> Option<bool> {
     let mut out = Vec::new();
     core.step(now, input, &mut out);
-    out.iter().find_map(|output| match output {
-        Output::Send {
-            message:
-                Message {
-                    body:
-                        MessageBody::PreVoteAnswer { granted } | MessageBody::VoteAnswer { granted },
-                    ..
-                },
-            ..
-        } => Some(*granted),
+    let mut sent = out.iter().filter_map(|output| match output {
+        Output::Send { message, .. } => Some(&message.body),
+        _ => None,
+    });
+    sent.find_map(|body| match body {
+        MessageBody::PreVoteAnswer { granted } | MessageBody::VoteAnswer { granted } => {
+            Some(*granted)
+        }
         _ => None,
     })
 }

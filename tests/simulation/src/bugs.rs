@@ -6,7 +6,7 @@
 pub enum Planted {
     /// A follower takes entries of an earlier term for committed by the early-commit rule.
     EarlyCommitWithoutTerm,
-    /// A follower takes entries for committed without asking whether it and the leader are a quorum.
+    /// A follower takes entries for committed without asking if it and the leader are a quorum.
     EarlyCommitWithoutQuorum,
     /// A restarted node keeps the incarnation it forgot, so what that one acknowledged counts.
     StaleIncarnation,

@@ -160,8 +160,8 @@ impl Checker {
         }
     }
 
-    /// Whoever is the first to commit up to an entry must be in that entry's term: one of an earlier
-    /// term can be held by a quorum and be replaced all the same (Raft paper, figure 8).
+    /// Whoever is the first to commit up to an entry must be in that entry's term: one of an
+    /// earlier term can be held by a quorum and be replaced all the same (Raft paper, figure 8).
     fn check_rule(&self, core: &Core, commit: EntryIndex) -> Result<(), String> {
         let (identity, now) = (core.identity(), core.term());
         let Some(entry) = core.entry(commit) else { return Ok(()) };

@@ -1,5 +1,6 @@
-//! Links between nodes: made, broken, delayed. In order on each channel of a link, as TCP is; what
-//! the mix adds to that (loss, repetition, an old link's last words) is harsher than TCP on purpose.
+//! Links between nodes: made, broken, delayed. In order on each channel of a link, as TCP is;
+//! what the mix adds to that (loss, repetition, an old link's last words) is harsher than TCP on
+//! purpose.
 
 use std::collections::BTreeMap;
 
