@@ -344,7 +344,7 @@ impl ClusterParams {
         at_least(
             "cluster_send_buf_bytes",
             self.cluster_send_buf_bytes,
-            4 * self.sync_msg_size_bytes.max(self.window_bytes),
+            8 * self.sync_msg_size_bytes.max(self.window_bytes),
             "it must hold a few windows (window_bytes) and pieces of state (sync_msg_size_bytes)",
         )
     }

@@ -247,6 +247,8 @@ pub struct Counters {
     pub duplicates: u64,
     /// Own requests given to another leader after the first one's term ended without them.
     pub resubmissions: u64,
+    /// Own requests given again to the leader of the same term, because the link broke.
+    pub repeats: u64,
     /// Own requests answered `InDoubt`.
     pub in_doubt: u64,
     /// Own requests refused with `NoQuorum`.

@@ -10,8 +10,10 @@
 //!
 //! * every id is answered exactly once (`Complete`), and settled exactly once: by its answer,
 //!   unless that was `InDoubt`, else by `Settled`;
-//! * an id answered `InDoubt` is never given to a leader again;
-//! * `waiting` holds the sequences of the unanswered requests without a term.
+//! * an id answered `InDoubt` is never given to the leader of another term; the one that was asked
+//!   may get it again after a broken link, which settles it;
+//! * `waiting` holds the sequences of the unanswered requests without a term;
+//! * `deadlines` holds exactly the unanswered requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,6 +38,8 @@ struct Request {
 pub(super) struct Pending {
     requests: BTreeMap<u64, Request>,
     waiting: BTreeSet<u64>,
+    /// The unanswered requests, by deadline.
+    deadlines: BTreeSet<(Ticks, u64)>,
     /// The newest term of an applied entry, for which lost requests were looked for.
     resolved: Term,
 }
@@ -76,6 +80,7 @@ impl Pending {
         let before = self.requests.insert(sequence, request);
         assert!(before.is_none(), "sequence {sequence} was submitted twice");
         self.waiting.insert(sequence);
+        self.deadlines.insert((deadline, sequence));
     }
 
     /// True if some request waits for a leader.
@@ -129,8 +134,10 @@ impl Pending {
 
     /// Ends a request. `Some(answered)` if it was there, with whether `InDoubt` had been said.
     pub(super) fn remove(&mut self, sequence: u64) -> Option<bool> {
+        let request = self.requests.remove(&sequence)?;
         self.waiting.remove(&sequence);
-        self.requests.remove(&sequence).map(|request| request.answered)
+        self.deadlines.remove(&(request.deadline, sequence));
+        Some(request.answered)
     }
 
     /// All sequences that have not been settled.
@@ -140,11 +147,11 @@ impl Pending {
 
     /// Ends every waiting request: without a quorum none can be taken.
     pub(super) fn refuse_waiting(&mut self) -> Vec<u64> {
-        let waiting = std::mem::take(&mut self.waiting);
-        for sequence in &waiting {
-            self.requests.remove(sequence).expect("waiting requests exist");
+        let waiting: Vec<u64> = self.waiting.iter().copied().collect();
+        for &sequence in &waiting {
+            self.remove(sequence).expect("waiting requests exist");
         }
-        waiting.into_iter().collect()
+        waiting
     }
 
     /// An entry of `term` is applied, and so is all before it: what was asked in earlier terms and
@@ -166,7 +173,7 @@ impl Pending {
             }
         }
         for sequence in &lost.settled {
-            self.requests.remove(sequence);
+            self.requests.remove(sequence); // answered, so neither waiting nor with a deadline
         }
         lost
     }
@@ -174,29 +181,26 @@ impl Pending {
     /// Answers the requests whose deadline is over.
     pub(super) fn expire(&mut self, now: Ticks) -> Expired {
         let mut expired = Expired::default();
-        for (&sequence, request) in &mut self.requests {
-            if request.answered {
-                continue;
+        while let Some(&(deadline, sequence)) = self.deadlines.first() {
+            if deadline > now {
+                break;
             }
-            if request.deadline > now {
-                break; // sequences are given out in time order, and the limit is one for all
-            }
+            let request = self.requests.get_mut(&sequence).expect("unanswered requests exist");
             if request.asked.is_some() {
                 request.answered = true;
+                self.deadlines.remove(&(deadline, sequence));
                 expired.in_doubt.push(sequence);
             } else {
+                self.remove(sequence);
                 expired.refused.push(sequence);
             }
-        }
-        for sequence in &expired.refused {
-            self.remove(*sequence);
         }
         expired
     }
 
     /// The earliest deadline of an unanswered request.
     pub(super) fn next_deadline(&self) -> Option<Ticks> {
-        self.requests.values().find(|request| !request.answered).map(|request| request.deadline)
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 }
 
@@ -233,6 +237,16 @@ mod tests {
         pending.expire(100);
         assert_eq!(pending.resolve(Term(4)), Lost { again: 0, settled: vec![2] });
         assert!(!pending.has_waiting());
+    }
+
+    #[test]
+    fn a_later_sequence_with_an_earlier_deadline_is_answered_in_time() {
+        let mut pending = Pending::default();
+        pending.insert(6, Arc::from([1u8].as_slice()), 100);
+        pending.insert(5, Arc::from([1u8].as_slice()), 200);
+        assert_eq!(pending.next_deadline(), Some(100));
+        assert_eq!(pending.expire(100), Expired { refused: vec![6], in_doubt: vec![] });
+        assert_eq!(pending.next_deadline(), Some(200));
     }
 
     #[test]

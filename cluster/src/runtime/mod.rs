@@ -169,11 +169,13 @@ pub(crate) fn bind(
 fn replica_settings(checked: &Checked, identity: Identity) -> ReplicaSettings {
     let params = checked.params();
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let append_bytes = size(params.window_bytes).max(1 << 20);
+    let send_buf = size(params.cluster_send_buf_bytes);
     let core = quorate_consensus::Settings {
         election_timeout: params.election_timeout_ms,
         heartbeat_interval: params.heartbeat_ms,
-        max_append_bytes: size(params.window_bytes).max(1 << 20),
-        max_in_flight: APPENDS_IN_FLIGHT,
+        max_append_bytes: append_bytes,
+        max_in_flight: (send_buf / 2 / append_bytes).clamp(1, APPENDS_IN_FLIGHT),
         max_entry_bytes: ENTRY_BYTES_MAX,
         ..quorate_consensus::Settings::default()
     };

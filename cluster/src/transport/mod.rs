@@ -242,11 +242,10 @@ impl Transport {
             warn!(to = to.node.0, bytes = frame.payload_bytes(), "too long to send, dropped");
             return;
         }
-        self.queue(token, Kind::Message, frame);
-        let waiting = self.connections[&token].outgoing.bytes();
-        if waiting > self.settings.send_limit_bytes {
-            self.end(token, &Ended::Overflow);
+        if self.connections[&token].outgoing.backlog_bytes() > self.settings.send_limit_bytes {
+            return self.end(token, &Ended::Overflow);
         }
+        self.queue(token, Kind::Message, frame);
     }
 
     /// Writes what waits, as far as the sockets take it.

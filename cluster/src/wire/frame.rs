@@ -329,6 +329,8 @@ pub struct Outgoing {
     parts: std::collections::VecDeque<Part>,
     sent: usize,
     bytes: usize,
+    /// The largest frame since nothing waited.
+    largest: usize,
 }
 
 /// Small frames are put together up to this size, so that one system call carries many.
@@ -345,6 +347,12 @@ impl Outgoing {
         self.bytes
     }
 
+    /// How many bytes wait besides the largest frame: one frame of any size may always be sent, and
+    /// what is queued behind it says whether the other side keeps up.
+    pub fn backlog_bytes(&self) -> usize {
+        self.bytes.saturating_sub(self.largest)
+    }
+
     /// True if nothing waits.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
@@ -352,6 +360,11 @@ impl Outgoing {
 
     /// Adds a frame at the end.
     pub fn push(&mut self, frame: Vec<Part>) {
+        if self.parts.is_empty() {
+            self.largest = 0;
+        }
+        let length = frame.iter().map(|part| part.as_slice().len()).sum();
+        self.largest = self.largest.max(length);
         for part in frame {
             self.bytes += part.as_slice().len();
             match (self.parts.back_mut(), part) {

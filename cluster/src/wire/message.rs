@@ -295,5 +295,10 @@ fn decode_chunk(reader: &mut Reader<'_>) -> Result<ImageChunk, Malformed> {
         return Err(reader.malformed("a piece that reaches beyond its image"));
     }
     let bytes = Arc::from(bytes);
+    // Beyond these consensus counts no further; an image of nothing is none.
+    let counted = 1..=(u64::MAX >> 1);
+    if !counted.contains(&last.0) || !counted.contains(&last_term.0) {
+        return Err(reader.malformed("numbers of an image"));
+    }
     Ok(ImageChunk { last, last_term, config, genesis, stopped, total_bytes, offset, bytes })
 }

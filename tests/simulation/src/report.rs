@@ -23,6 +23,8 @@ pub struct Report {
     pub in_doubt_committed: u64,
     /// Given to a second leader because the first one's term ended without them.
     pub resubmissions: u64,
+    /// Given again to the same leader, because the link broke.
+    pub repeats: u64,
     /// Copies that a leader knew already.
     pub duplicates: u64,
     /// Leaders elected beyond each cluster's first.
@@ -77,6 +79,7 @@ impl Report {
     /// Adds what a replica counted during its life.
     pub fn add_counters(&mut self, counters: &Counters) {
         self.resubmissions += counters.resubmissions;
+        self.repeats += counters.repeats;
         self.duplicates += counters.duplicates;
         self.truncations += counters.truncations;
         self.early_commits += counters.early_commits;
@@ -97,7 +100,7 @@ impl Report {
             "conflicts" | "partitions" | "crashes" | "odd_messages" | "cuts" => 100,
             "truncations" | "early_commits_ahead" | "in_doubt" | "no_quorum" | "pauses" => 20,
             "images" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
-            "resubmissions" | "duplicates" => 5,
+            "resubmissions" | "duplicates" | "repeats" => 5,
             "in_doubt_committed" => 1,
             _ => 0,
         };
@@ -123,6 +126,7 @@ impl Report {
             ("in_doubt", &mut self.in_doubt),
             ("in_doubt_committed", &mut self.in_doubt_committed),
             ("resubmissions", &mut self.resubmissions),
+            ("repeats", &mut self.repeats),
             ("duplicates", &mut self.duplicates),
             ("leader_changes", &mut self.leader_changes),
             ("truncations", &mut self.truncations),

@@ -17,12 +17,17 @@ use super::super::api::ClusterEvent;
 use super::super::message::{Genesis, ImageChunk, PeerMessage, Standing};
 use super::super::node::{Ending, Node};
 use super::Member;
+use crate::error::ClusterError;
 
 /// Pieces of an image that may be under way at once.
 const CHUNKS_IN_FLIGHT: u64 = 4;
 
 /// A transfer without progress for this long begins anew, with a newer image, ms.
 const STALLED_MS: Ticks = 2_000;
+
+/// How often a receiver that has all of an image is asked whether it installed it, before it gets
+/// another one.
+const ASK_AGAIN_MAX: u32 = 30;
 
 /// An image on its way to a peer.
 pub(super) struct Sending {
@@ -35,6 +40,16 @@ pub(super) struct Sending {
     received_bytes: u64,
     /// When it last went on.
     progress_at: Ticks,
+    /// How often it was asked again for its word that it installed the image.
+    asked: u32,
+}
+
+/// An incarnation that asked to be taken in, or to get its rank.
+#[derive(Debug, Default)]
+pub(super) struct Joiner {
+    /// What was committed when it was first seen to hold state: it has caught up once it matches
+    /// that, however fast the log goes on.
+    target: Option<EntryIndex>,
 }
 
 /// An image on its way here.
@@ -111,7 +126,7 @@ impl Member {
         if !self.is_leading() || !self.core.has_committed_in_term() {
             return;
         }
-        let joiners: Vec<Identity> = self.joiners.iter().copied().collect();
+        let joiners: Vec<Identity> = self.joiners.keys().copied().collect();
         for joiner in joiners {
             if !node.is_linked(joiner) {
                 self.joiners.remove(&joiner);
@@ -151,8 +166,10 @@ impl Member {
             }
             return;
         }
+        let commit = self.core.commit();
+        let target = *self.joiners.entry(joiner).or_default().target.get_or_insert(commit);
         let matched = self.core.progress(joiner).map_or(EntryIndex(0), |p| p.matched);
-        if matched < self.core.commit() {
+        if matched < target {
             return;
         }
         let predecessor = config
@@ -192,20 +209,33 @@ impl Member {
             sent_bytes: 0,
             received_bytes: 0,
             progress_at: node.now,
+            asked: 0,
         };
         node.counters.images_sent += 1;
         self.sending.insert(to, sending);
         self.send_chunks(node, to);
     }
 
-    /// The receiver may have thrown away what it had (another leader's image, a failed check).
+    /// The receiver may have thrown away what it had (another leader's image): then it gets a newer
+    /// one. One that has all of it may be installing it, which takes as long as there is data, or
+    /// its word that it did is lost: the last piece asks again.
     pub(super) fn restart_stalled_images(&mut self, node: &mut Node) {
-        let stalled = |sending: &Sending| node.now >= sending.progress_at + STALLED_MS;
+        let now = node.now;
+        let stalled = |sending: &Sending| now >= sending.progress_at + STALLED_MS;
         let peers: Vec<Identity> =
             self.sending.iter().filter(|(_, s)| stalled(s)).map(|(peer, _)| *peer).collect();
         for peer in peers {
-            self.sending.remove(&peer);
-            self.start_image(node, peer);
+            let Some(sending) = self.sending.get_mut(&peer) else { continue };
+            if sending.received_bytes == sending.total_bytes() && sending.asked < ASK_AGAIN_MAX {
+                sending.asked += 1;
+                sending.progress_at = now;
+                let last_piece = node.settings.image_chunk_bytes as u64;
+                sending.sent_bytes = sending.total_bytes().saturating_sub(last_piece);
+                self.send_chunks(node, peer);
+            } else {
+                self.sending.remove(&peer);
+                self.start_image(node, peer);
+            }
         }
     }
 
@@ -260,12 +290,17 @@ impl Member {
             node.send(from, PeerMessage::Installed { last: chunk.last });
             return;
         }
+        if self.is_leading() {
+            return; // nobody else can know more
+        }
         let Some(image) = receive_image(node, &mut self.receiving, from, chunk) else { return };
         if image.config.validate().is_err() || image.last <= self.core.commit() {
             return;
         }
-        if node.applier.install(&image.bytes).is_err() {
-            return; // nothing changed here; the leader starts over when it sees no progress
+        if let Err(error) = node.applier.install(&image.bytes) {
+            // Nothing changed here, and another copy would not fit better.
+            self.end = Some(Err(ClusterError::Image(error)));
+            return;
         }
         node.counters.images_installed += 1;
         let ReceivedImage { last, last_term, config, stopped, .. } = image;

@@ -31,6 +31,8 @@ pub(super) struct Farewell {
     unlinked_since: BTreeMap<Identity, Ticks>,
     /// When this node saw the end.
     ended_at: Option<Ticks>,
+    /// Since when nobody is linked.
+    alone_since: Option<Ticks>,
 }
 
 impl Farewell {
@@ -72,6 +74,21 @@ impl Farewell {
     /// Keeps since when each peer has been without a link.
     pub(super) fn note_links(&mut self, node: &Node) {
         self.unlinked_since.retain(|peer, _| !node.is_linked(*peer));
+    }
+
+    /// A link is up, if only for a moment.
+    pub(super) fn linked(&mut self, peer: Identity) {
+        self.unlinked_since.remove(&peer);
+        self.alone_since = None;
+    }
+
+    /// How long nobody has been linked.
+    fn alone_for(&mut self, node: &Node) -> Ticks {
+        if !node.links.is_empty() {
+            self.alone_since = None;
+            return 0;
+        }
+        node.now - *self.alone_since.get_or_insert(node.now)
     }
 
     fn silent_for(&mut self, node: &Node, peer: Identity) -> Ticks {
@@ -132,10 +149,11 @@ impl Member {
 
     fn ask_to_leave(&mut self, node: &mut Node) {
         let identity = node.identity();
-        match self.core.leader() {
-            Some(leader) if leader == identity => self.remove_member(node, identity),
-            Some(leader) => node.send(leader, PeerMessage::Leave),
-            None => {}
+        if self.is_leading() {
+            self.remove_member(node, identity);
+        } else {
+            // To all: once out, this node hears of no new leader any more.
+            node.broadcast(&PeerMessage::Leave);
         }
     }
 
@@ -202,15 +220,8 @@ impl Member {
     }
 
     fn finish_stop(&mut self, node: &mut Node, deadline: Ticks) {
-        let own_is_in_log = self.farewell.has(node.identity());
-        if own_is_in_log && node.links.is_empty() {
-            self.end = Some(Ok(()));
-            return;
-        }
         if !self.all_ended() {
-            if node.now >= deadline && !self.core.connected_quorum() {
-                self.end = Some(Err(ClusterError::NoQuorum));
-            }
+            self.give_up_stop(node, deadline);
             return;
         }
         let ended_at = match self.farewell.ended_at {
@@ -223,6 +234,21 @@ impl Member {
         let all_said = node.links.values().all(|l| self.farewell.goodbyes.contains(&l.identity));
         if all_said || node.now >= ended_at + LINGER_MS {
             self.end = Some(Ok(()));
+        }
+    }
+
+    /// The others may be gone, or unable to agree on anything.
+    fn give_up_stop(&mut self, node: &Node, deadline: Ticks) {
+        let alone_for = self.farewell.alone_for(node);
+        if self.farewell.has(node.identity()) && alone_for >= node.settings.departed_after_ms {
+            self.end = Some(Ok(()));
+            return;
+        }
+        // An election under way is no reason to give up.
+        let patience = 3 * node.settings.core.election_timeout;
+        let unable = self.unable_since.is_some_and(|since| node.now >= since + patience);
+        if node.now >= deadline && unable {
+            self.end = Some(Err(ClusterError::NoQuorum));
         }
     }
 

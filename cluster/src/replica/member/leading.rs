@@ -102,7 +102,8 @@ impl Member {
     ) {
         // A copy of it may be in this node's log from when it led that term: only the log can tell
         // what becomes of it then, and a refusal would say too much.
-        if self.leading.is_none() && term <= self.last_led {
+        let leads_it = self.leading.as_ref().is_some_and(|leading| leading.term == term);
+        if !leads_it && term <= self.last_led && !any_term_accepted(node) {
             return;
         }
         let refusal = match request {

@@ -103,10 +103,10 @@ impl Member {
         if upto <= self.applied_entry || self.end.is_some() {
             return;
         }
-        let entries: Vec<Entry> =
-            self.core.entries_from(self.applied_entry.next()).cloned().collect();
+        let unapplied = self.core.entries_from(self.applied_entry.next());
+        let entries: Vec<Entry> = unapplied.take_while(|e| e.index <= upto).cloned().collect();
         let mut done = Vec::new();
-        for entry in entries.iter().take_while(|entry| entry.index <= upto) {
+        for entry in &entries {
             assert_eq!(entry.index, self.applied_entry.next(), "entries are applied in order");
             if let Err(malformed) = self.apply_entry(node, entry, early, &mut done) {
                 return self.fail(malformed);

@@ -31,7 +31,7 @@ use super::message::{Genesis, PeerMessage, Standing};
 use super::node::Node;
 use crate::error::ClusterError;
 
-use admission::Sending;
+use admission::{Joiner, Sending};
 pub(super) use admission::{ReceivedImage, Receiving, receive_image};
 use farewell::Farewell;
 use leading::Leading;
@@ -53,10 +53,12 @@ pub(super) struct Member {
     last_led: Term,
     kept: Kept,
     /// Linked incarnations that asked to be taken in, or to get their rank.
-    joiners: BTreeSet<Identity>,
+    joiners: BTreeMap<Identity, Joiner>,
     sending: BTreeMap<Identity, Sending>,
     receiving: Option<Receiving>,
     farewell: Farewell,
+    /// Since when this node has no quorum or no leader.
+    unable_since: Option<Ticks>,
     /// When this node last did what it does from time to time.
     last_round: Ticks,
     announced: Announced,
@@ -108,10 +110,11 @@ impl Member {
             leading: None,
             last_led: Term(0),
             kept: Kept::default(),
-            joiners: BTreeSet::new(),
+            joiners: BTreeMap::new(),
             sending: BTreeMap::new(),
             receiving: None,
             farewell: Farewell::new(stopped),
+            unable_since: None,
             last_round: node.now,
             announced: Announced::default(),
             eager: false,
@@ -172,8 +175,8 @@ impl Member {
     }
 
     pub(super) fn link_up(&mut self, node: &mut Node, peer: Identity) {
+        self.farewell.linked(peer);
         self.drive(node, CoreInput::PeerUp { peer });
-        self.repeat_requests(node, peer);
         self.repeat_goodbye(node, peer);
     }
 
@@ -195,7 +198,7 @@ impl Member {
             }
             PeerMessage::Standing(_) => self.admit(node),
             PeerMessage::Join => {
-                self.joiners.insert(from);
+                self.joiners.entry(from).or_default();
                 self.admit(node);
             }
             PeerMessage::Submit { term, id, request } => {
@@ -205,7 +208,9 @@ impl Member {
             PeerMessage::Image(chunk) => self.image_chunk(node, from, chunk),
             PeerMessage::Received { last, bytes } => self.image_received(node, from, last, bytes),
             PeerMessage::Installed { last } => {
-                self.sending.remove(&from);
+                if self.sending.get(&from).is_some_and(|sending| sending.last() == last) {
+                    self.sending.remove(&from);
+                }
                 if let Some(link) = node.links.get_mut(&from.node) {
                     link.standing = Some(self.standing()); // its own word for it may be lost
                 }
@@ -229,6 +234,8 @@ impl Member {
     pub(super) fn settle(&mut self, node: &mut Node) {
         self.refuse_without_quorum(node);
         self.announce(node);
+        let able = self.may_commit(node) && self.core.leader().is_some();
+        self.unable_since = if able { None } else { self.unable_since.or(Some(node.now)) };
         if std::mem::take(&mut self.eager) {
             self.give_waiting(node);
         }
@@ -259,7 +266,10 @@ impl Member {
         if leader != self.announced.leader {
             self.announced.leader = leader;
             node.event(ClusterEvent::LeaderChanged(leader.map(|leader| leader.node)));
-            self.eager = true;
+            if let Some(leader) = leader {
+                // It may be the old one, known again after a broken link that took copies with it.
+                self.repeat_requests(node, leader);
+            }
         }
         let quorum = self.may_commit(node);
         if quorum != self.announced.quorum {

@@ -41,14 +41,15 @@ impl Member {
         }
     }
 
-    /// The link to the leader was away: copies may be lost. It knows those it has.
-    pub(super) fn repeat_requests(&mut self, node: &mut Node, peer: Identity) {
-        if self.core.leader() != Some(peer) {
-            return;
-        }
-        let term = self.core.term();
-        for (sequence, bytes) in node.pending.asked_in(term) {
-            self.give(node, peer, term, sequence, bytes);
+    /// The leader is known, maybe again after its link was away: copies given to it may be lost. It
+    /// knows those it has. Then whatever waited for a leader.
+    pub(super) fn repeat_requests(&mut self, node: &mut Node, leader: Identity) {
+        if leader != node.identity() {
+            let term = self.core.term();
+            for (sequence, bytes) in node.pending.asked_in(term) {
+                node.counters.repeats += 1;
+                self.give(node, leader, term, sequence, bytes);
+            }
         }
         self.give_waiting(node);
     }
