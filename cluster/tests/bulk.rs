@@ -99,3 +99,36 @@ fn a_transaction_that_fits_no_frame_is_refused_and_harms_nothing() {
     db.connect().unwrap().stop().unwrap();
     listener.join().unwrap();
 }
+
+/// Send buffers smaller than what the tests send at once.
+fn narrow(params: ClusterParams) -> ClusterParams {
+    params.with_sync_msg_size(512 << 10).with_cluster_buffers(8 << 20, 256 << 10)
+}
+
+#[test]
+fn a_transaction_larger_than_the_send_buffers_commits_from_every_node() {
+    let cluster = Cluster::start_with(&[1, 1, 1], narrow);
+    for number in 0..6 {
+        insert(cluster.db(number as u32 % 3), number, 12 << 20).unwrap();
+    }
+    cluster.settle();
+    for node in cluster.live() {
+        assert_eq!(pictures(&node.db), 6);
+    }
+    cluster.stop();
+}
+
+#[test]
+fn an_image_larger_than_the_send_buffers_arrives() {
+    let mut cluster = Cluster::start_with(&[1, 1, 1], narrow);
+    for number in 0..12 {
+        insert(cluster.db(0), number, 3 << 20).unwrap();
+    }
+    cluster.kill(2);
+    cluster.open_all(&[2]);
+    let images = |id| cluster.db(id).cluster().unwrap().counters.images_sent;
+    assert!(images(0) + images(1) <= 2, "one image is enough: {} and {}", images(0), images(1));
+    cluster.settle();
+    assert_eq!(pictures(cluster.db(2)), 12);
+    cluster.stop();
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use quorate_cluster::{ClusterEvent, ClusterParams};
+use quorate_cluster::{ClusterError, ClusterEvent, ClusterParams};
 use quorate_consensus::NodeId;
 use quorate_engine::CommitError;
 use support::{Node, add, eventually, free_addresses, open, params, try_add};
@@ -128,4 +128,29 @@ fn callbacks_that_panic_or_hang_harm_nobody() {
     }
     eventually("panics are counted", || nodes[0].db.cluster().unwrap().callback_panics > 3);
     release.store(true, Ordering::SeqCst);
+}
+
+#[test]
+fn a_stop_that_nobody_may_agree_to_ends_at_its_limit() {
+    let allowed = Arc::new(AtomicBool::new(true));
+    let verdict = Arc::clone(&allowed);
+    let (_, mut nodes) = open_three(move |_, params| {
+        let verdict = Arc::clone(&verdict);
+        let params = params.with_stop(1_000, 1_000);
+        params.with_quorum_callback(1_000, move |_| verdict.load(Ordering::SeqCst))
+    });
+    allowed.store(false, Ordering::SeqCst);
+    drop(nodes.pop()); // asks the callbacks of the others, who are still connected to each other
+    eventually("the veto", || nodes.iter().all(|node| !node.db.cluster().unwrap().quorum));
+    let stops: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let db = node.db.clone();
+            thread::spawn(move || db.connect().unwrap().stop())
+        })
+        .collect();
+    for stop in stops {
+        let result = stop.join().unwrap();
+        assert!(matches!(result, Err(ClusterError::NoQuorum)), "{result:?}");
+    }
 }

@@ -138,6 +138,9 @@ fn chunk() -> impl Strategy<Value = ImageChunk> {
     (entry_index(), term(), config(), genesis(), stopped, place, payload()).prop_map(
         |(last, last_term, config, genesis, stopped, (offset, more), bytes)| {
             let total_bytes = offset + bytes.len() as u64 + more;
+            // An image ends at an entry, and consensus counts no further than half of 64 bits.
+            let last = EntryIndex((last.0 >> 1).max(1));
+            let last_term = Term((last_term.0 >> 1).max(1));
             ImageChunk { last, last_term, config, genesis, stopped, total_bytes, offset, bytes }
         },
     )
@@ -369,5 +372,20 @@ fn impossible_values_are_malformed() {
     let Some(PeerMessage::Image(chunk)) = samples().pop() else { panic!("the last is an image") };
     for offset in [8, u64::MAX] {
         assert!(malformed(&PeerMessage::Image(ImageChunk { offset, ..chunk.clone() })));
+    }
+}
+
+#[test]
+fn an_image_of_nothing_or_beyond_all_numbers_is_refused() {
+    let good = samples().into_iter().find_map(|message| match message {
+        PeerMessage::Image(chunk) => Some(chunk),
+        _ => None,
+    });
+    let good = good.unwrap();
+    let refused = |chunk: ImageChunk| decode(&payload_bytes(&PeerMessage::Image(chunk))).is_err();
+    assert!(!refused(good.clone()));
+    for number in [0, 1 << 63, u64::MAX] {
+        assert!(refused(ImageChunk { last: EntryIndex(number), ..good.clone() }), "{number}");
+        assert!(refused(ImageChunk { last_term: Term(number), ..good.clone() }), "{number}");
     }
 }

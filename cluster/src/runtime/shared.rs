@@ -172,6 +172,7 @@ impl Shared {
             Err(Absent::Ended(result)) => return result,
         };
         inbox.stopping = true;
+        self.room.notify_all(); // who waits for room is refused now
         self.push(&mut inbox, if orderly { Command::Stop } else { Command::Detach });
         loop {
             if let Stage::Ended(result) = &inbox.stage {

@@ -309,6 +309,7 @@ impl Member {
         self.applied_config = config.clone();
         self.kept.clear();
         self.farewell.set_in_log(stopped);
+        self.note_end();
         self.drive(node, CoreInput::InstallImage { last, last_term, config });
         node.send(from, PeerMessage::Installed { last });
         self.answer_from_image(node);

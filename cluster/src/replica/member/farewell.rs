@@ -29,6 +29,9 @@ pub(super) struct Farewell {
     goodbyes: BTreeSet<Identity>,
     /// Since when a peer is not linked, and that it once was or was missed.
     unlinked_since: BTreeMap<Identity, Ticks>,
+    /// Every member of the configuration at one entry had ended: so has the cluster, at that entry,
+    /// whatever follows it.
+    complete: bool,
     /// When this node saw the end.
     ended_at: Option<Ticks>,
     /// Since when nobody is linked.
@@ -220,7 +223,7 @@ impl Member {
     }
 
     fn finish_stop(&mut self, node: &mut Node, deadline: Ticks) {
-        if !self.all_ended() {
+        if !self.farewell.complete {
             self.give_up_stop(node, deadline);
             return;
         }
@@ -250,6 +253,11 @@ impl Member {
         if node.now >= deadline && unable {
             self.end = Some(Err(ClusterError::NoQuorum));
         }
+    }
+
+    /// An entry, or an image, is applied: it may be the end.
+    pub(super) fn note_end(&mut self) {
+        self.farewell.complete |= self.all_ended();
     }
 
     fn all_ended(&self) -> bool {

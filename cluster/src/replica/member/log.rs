@@ -113,6 +113,7 @@ impl Member {
             }
             self.applied_entry = entry.index;
             self.applied_term = entry.term;
+            self.note_end();
             self.kept.push(entry);
             node.counters.early_commits += u64::from(early);
         }

@@ -120,6 +120,7 @@ impl Member {
             eager: false,
             end: None,
         };
+        member.note_end();
         if node.vetoed {
             member.drive(node, CoreInput::Veto { on: true });
         }
