@@ -225,7 +225,10 @@ pub enum ClusterError {
     )]
     NoQuorum,
     /// The node holds all the rank there is: without it nobody could commit.
-    #[error("this node holds all the rank of the cluster; stop the cluster instead")]
+    #[error(
+        "this node holds all the rank of the cluster, which could not go on without it; nothing \
+         was changed, stop the cluster instead"
+    )]
     LastVoter,
     /// An image does not fit this node.
     #[error("the cluster's state cannot be taken over: {0}")]

@@ -73,3 +73,16 @@ fn a_listener_is_one() {
     assert_eq!(con.stop(), Ok(()), "it stopped already");
     assert!(db.cluster().is_some());
 }
+
+#[test]
+fn the_node_that_holds_all_the_rank_may_not_detach_and_goes_on() {
+    let cluster = Cluster::start(&[1, 0, 0]);
+    let refused = cluster.db(0).connect().unwrap().detach();
+    assert!(matches!(refused, Err(ClusterError::LastVoter)), "{refused:?}");
+    for id in 0..3 {
+        add(&mut cluster.db(id).connect().unwrap(), "after", 1).unwrap();
+    }
+    cluster.settle();
+    assert_eq!(amount(cluster.db(2), "after"), Some(3));
+    cluster.stop();
+}

@@ -119,6 +119,8 @@ pub enum Output {
         /// The cluster.
         cluster_id: u128,
     },
+    /// The end that was asked for cannot be; the node goes on as before.
+    EndRefused(ClusterError),
     /// The listener's end. Nothing comes out of the replica afterwards.
     Finished(Result<(), ClusterError>),
 }

@@ -470,6 +470,7 @@ impl Runtime {
                     info!(node = self.own.0, %cluster, "stamped");
                     self.transport().stamp(cluster_id);
                 }
+                Output::EndRefused(error) => self.shared.refuse_end(error),
                 Output::Finished(result) => self.finished = Some(result),
             }
         }

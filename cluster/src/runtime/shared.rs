@@ -94,6 +94,8 @@ struct Inbox {
     stage: Stage,
     /// An orderly end was asked for: no new commits.
     stopping: bool,
+    /// Why the end that was asked for cannot be, until whoever asked has taken it.
+    end_refused: Option<ClusterError>,
     /// The listener waits for sockets and must be woken.
     asleep: bool,
     /// Commits under way.
@@ -149,6 +151,7 @@ impl Shared {
             commands: VecDeque::new(),
             stage: Stage::Parked,
             stopping: false,
+            end_refused: None,
             asleep: false,
             in_flight: 0,
             last_status: None,
@@ -178,8 +181,19 @@ impl Shared {
             if let Stage::Ended(result) = &inbox.stage {
                 return result.clone();
             }
+            if let Some(error) = inbox.end_refused.take() {
+                return Err(error);
+            }
             self.changed.wait(&mut inbox);
         }
+    }
+
+    /// The end that was asked for cannot be: whoever asked hears why, and the node goes on.
+    pub(crate) fn refuse_end(&self, error: ClusterError) {
+        let mut inbox = self.inbox.lock();
+        inbox.stopping = false;
+        inbox.end_refused = Some(error);
+        self.changed.notify_all();
     }
 
     /// How the cluster is, asked of whoever listens; `None` while nobody does.

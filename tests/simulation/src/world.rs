@@ -430,6 +430,7 @@ impl World {
                 Ok(())
             }
             Output::Stamp { .. } => Ok(()),
+            Output::EndRefused(error) => Err(format!("node {node} may not end: {error}")),
             Output::Finished(result) => {
                 let process = self.nodes[node].as_mut().ok_or("a dead node finished")?;
                 process.ended = true;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::{Identity, Ticks};
 
-use super::super::api::ClusterEvent;
+use super::super::api::{ClusterEvent, Output};
 use super::super::message::{PeerMessage, Request};
 use super::super::node::{Ending, Node};
 use super::super::window::Item;
@@ -176,9 +176,11 @@ impl Member {
         }
         let members: Vec<_> = config.into_iter().filter(|m| m.identity != leaver).collect();
         if members.iter().all(|member| member.rank == 0) {
-            if leaver == node.identity() {
-                let alone = members.is_empty();
-                self.end = Some(if alone { Ok(()) } else { Err(ClusterError::LastVoter) });
+            if leaver == node.identity() && members.is_empty() {
+                self.end = Some(Ok(()));
+            } else if leaver == node.identity() {
+                node.ending = Ending::No;
+                node.output(Output::EndRefused(ClusterError::LastVoter));
             }
             return;
         }
