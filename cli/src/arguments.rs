@@ -1,7 +1,8 @@
 //! The command line. What is here is what `--help` shows.
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser};
 
 /// Quorate: an embedded, replicated, in-memory database engine.
 #[derive(Debug, Parser)]
@@ -52,6 +53,11 @@ pub(crate) struct DemoOptions {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) seconds: u64,
 
+    /// Which node to kill, instead of whichever leads
+    #[arg(long, value_name = "NODE", env = "QUORATE_DEMO_KILL")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=6))]
+    pub(crate) kill: Option<u32>,
+
     /// Print one JSON object instead of the tables, and no progress
     #[arg(long, env = "QUORATE_DEMO_JSON", value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
@@ -61,10 +67,24 @@ pub(crate) struct DemoOptions {
     pub(crate) quiet: bool,
 }
 
+impl Arguments {
+    /// Parses the command line; what clap cannot check of one flag alone is checked here.
+    pub(crate) fn parse_checked() -> Result<Self, clap::Error> {
+        let arguments = Self::try_parse()?;
+        if let Subcommand::Demo(DemoOptions { nodes, kill: Some(kill), .. }) = arguments.subcommand
+            && kill >= nodes
+        {
+            let message =
+                format!("--kill {kill} names no node: they are numbered 0 to {}", nodes - 1);
+            return Err(Self::command().error(ErrorKind::ValueValidation, message));
+        }
+        Ok(arguments)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {

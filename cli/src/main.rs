@@ -9,12 +9,10 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use arguments::{Arguments, Subcommand};
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::parse_checked() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version come this way too, with exit code 0 and on standard output.

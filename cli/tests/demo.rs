@@ -17,7 +17,7 @@ const STEP: Duration = Duration::from_millis(20);
 fn quorate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["NODES", "SECONDS", "JSON", "QUIET"] {
+    for variable in ["NODES", "SECONDS", "KILL", "JSON", "QUIET"] {
         command.env_remove(format!("QUORATE_DEMO_{variable}"));
     }
     command
@@ -68,6 +68,19 @@ fn three_nodes_lose_their_leader_and_hold_every_acknowledged_write() {
 }
 
 #[test]
+fn whichever_node_is_killed_the_others_go_on() {
+    let mut led = 0;
+    for victim in ["0", "1", "2"] {
+        let summary = demo(&["--seconds", "2", "--kill", victim]);
+        let failover = &summary["failover"];
+        assert_eq!(failover["killed_node"].to_string(), victim);
+        assert!(failover["gap_ms"].as_f64() > Some(0.0), "{failover}");
+        led += u32::from(failover["was_leader"] == true);
+    }
+    assert!(led < 3, "followers were killed too");
+}
+
+#[test]
 fn one_and_two_nodes_say_why_nobody_is_killed() {
     for nodes in ["1", "2"] {
         let summary = demo(&["--nodes", nodes, "--seconds", "1"]);
@@ -97,7 +110,8 @@ fn flags_can_be_variables() {
 
 #[test]
 fn wrong_arguments_are_refused_with_status_2() {
-    let wrong: [&[&str]; 7] = [
+    let wrong: [&[&str]; 8] = [
+        &["demo", "--kill", "3"],
         &["demo", "--nodes", "0"],
         &["demo", "--nodes", "8"],
         &["demo", "--seconds", "0"],

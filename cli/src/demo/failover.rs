@@ -25,18 +25,21 @@ impl Conductor<'_> {
         }
     }
 
-    /// Kills the leader in mid-load, waits until all others commit again, restarts the node and
+    /// Kills the leader (or whom the options name) in mid-load, waits until all others commit again, restarts the node and
     /// gives it the rest of its share.
     pub(crate) fn failover(&mut self) -> Result<Failover, DemoError> {
-        let (victim, term) = self.await_leader()?;
+        let (leader, term) = self.await_leader()?;
+        let victim = self.options.kill.unwrap_or(leader);
+        let was_leader = victim == leader;
         let rows = u64::from(self.airports.count());
         let loaded_percent = 100.0 * self.model.rows_loaded() as f64 / rows as f64;
         let survivors: Vec<u32> = (0..self.options.nodes).filter(|n| *n != victim).collect();
         // The mark goes first: a gap measured from it is never too short.
         self.mark(&survivors);
         self.kill(victim)?;
-        self.progress.note(&format!("killed node {victim}, the leader of term {term}"));
-        self.await_survivors(&survivors, term)?;
+        let role = role(was_leader);
+        self.progress.note(&format!("killed node {victim}, {role} of term {term}"));
+        self.await_survivors(&survivors, was_leader.then_some(term))?;
 
         let rejoin_start = Instant::now();
         let view = &mut self.nodes[victim as usize];
@@ -48,7 +51,8 @@ impl Conductor<'_> {
         let rejoin_ms = rejoin_start.elapsed().as_secs_f64() * 1e3;
         self.progress.note(&format!("node {victim} is back after {rejoin_ms:.0} ms"));
         self.load_the_rest(victim);
-        Ok(Failover { killed_node: victim, term, loaded_percent, gap_ms: None, rejoin_ms })
+        let killed_node = victim;
+        Ok(Failover { killed_node, was_leader, term, loaded_percent, gap_ms: None, rejoin_ms })
     }
 
     /// The longest time without an acknowledged commit around the kill, as this survivor saw it.
@@ -88,12 +92,14 @@ impl Conductor<'_> {
         self.pump("a killed node to be gone", |this| this.nodes[node as usize].closed)
     }
 
-    /// Waits for a new leader, and then for a commit on each survivor: one acknowledged right
-    /// after the kill may owe itself to the old leader.
-    fn await_survivors(&mut self, survivors: &[u32], old_term: u64) -> Result<(), DemoError> {
+    /// Waits for a new leader, if the old one of `led` was killed, and then for a commit on each
+    /// survivor: one acknowledged right after the kill may owe itself to the old leader.
+    fn await_survivors(&mut self, survivors: &[u32], led: Option<u64>) -> Result<(), DemoError> {
         let killed_at = Instant::now();
         let limit = self.elapsed() + COMMIT_AGAIN_WITHIN;
-        let elected = |this: &mut Self| this.leader().is_some_and(|(_, term)| term > old_term);
+        let elected = |this: &mut Self| {
+            led.is_none_or(|led| this.leader().is_some_and(|(_, term)| term > led))
+        };
         let mut again = self.pump_within(limit, elected)?;
         self.mark(survivors);
         again = again
@@ -108,7 +114,7 @@ impl Conductor<'_> {
         } else {
             format!("not all of them within {} s", COMMIT_AGAIN_WITHIN.as_secs())
         };
-        let name = "all survivors of the leader commit again";
+        let name = "all survivors commit again";
         self.checks.push(Check { name, ok: again, detail });
         Ok(())
     }
@@ -122,4 +128,9 @@ impl Conductor<'_> {
         let pace_ms = (self.load_time() / 3).as_millis() as u64;
         self.work(node, &Command::Load { rows, uncertain, pace_ms });
     }
+}
+
+/// What the killed node was.
+pub(crate) fn role(was_leader: bool) -> &'static str {
+    if was_leader { "the leader" } else { "a follower" }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Serialize, Serializer};
 
+use super::failover::role;
+
 /// All that a run of the demo found.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Summary {
@@ -69,12 +71,14 @@ pub(crate) struct NodeSummary {
     pub(crate) state_hash: Option<String>,
 }
 
-/// How the cluster took the loss of its leader.
+/// How the cluster took the loss of a node, its leader unless another was asked for.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Failover {
-    /// The leader that was killed.
+    /// The node that was killed.
     pub(crate) killed_node: u32,
-    /// Its term.
+    /// Whether it led then.
+    pub(crate) was_leader: bool,
+    /// The term then.
     pub(crate) term: u64,
     /// How much of the data was loaded then, in percent.
     #[serde(serialize_with = "rounded")]
@@ -190,9 +194,13 @@ impl Failover {
         let gap =
             self.gap_ms.map_or_else(|| "never ended".to_owned(), |gap| format!("{gap:.0} ms"));
         format!(
-            "killed node {}, leader of term {}, at {:.0} % of the load; longest gap {gap}; \
+            "killed node {}, {} of term {}, at {:.0} % of the load; longest gap {gap}; \
              it was back after {:.0} ms",
-            self.killed_node, self.term, self.loaded_percent, self.rejoin_ms
+            self.killed_node,
+            role(self.was_leader),
+            self.term,
+            self.loaded_percent,
+            self.rejoin_ms
         )
     }
 }
