@@ -7,7 +7,6 @@ use clap::{Args, CommandFactory as _, Parser};
 /// Quorate: an embedded, replicated, in-memory database engine.
 #[derive(Debug, Parser)]
 #[command(name = "quorate", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Each flag can be given as the environment variable shown beside it.")]
 pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -20,12 +19,16 @@ pub(crate) enum Subcommand {
     /// Show a cluster at work on this machine: load, a killed leader, conflicts, and a full check
     #[command(
         long_about = "Show a cluster at work on this machine.\n\n\
-            Starts the nodes as processes on loopback. Each loads its share of 28 298 airports \
-            into one replicated database; in mid-load the leader is killed with SIGKILL, and \
-            restarted when the others have gone on. Then all nodes update and delete airports, \
-            increment the same counters and move money between the same accounts. At the end each \
-            node's records and indexes are compared with what was acknowledged.",
-        after_long_help = "Exit status:\n  \
+            Starts the nodes as processes on loopback. Each loads its share of 28 298\n\
+            airports into one replicated database; in mid-load the leader is killed with\n\
+            SIGKILL, and restarted when the others have gone on. Then all nodes update and\n\
+            delete airports, increment the same counters and move money between the same\n\
+            accounts. At the end each node's records and indexes are compared with what was\n\
+            acknowledged. Writes no file.",
+        after_help = "Each flag can be given as the environment variable shown beside it.",
+        after_long_help = "Each flag can be given as the environment variable shown beside it.\n\
+            QUORATE_LOG=debug makes the nodes log; what they wrote is shown if one fails.\n\n\
+            Exit status:\n  \
             0    all checks held\n  \
             1    a check failed, a node died or the time limit passed\n  \
             2    wrong arguments\n  \
@@ -33,8 +36,10 @@ pub(crate) enum Subcommand {
             The JSON object of --json is described in cli/README.md."
     )]
     Demo(DemoOptions),
-    /// One node of the demo; speaks JSON lines on standard input and output
-    #[command(hide = true)]
+    /// One node of the demo; speaks JSON lines on standard input and output.
+    ///
+    /// Its name is unlike any other, so that nobody with a slip of the finger is led to it.
+    #[command(hide = true, name = "internal-node")]
     DemoNode,
 }
 
@@ -43,12 +48,12 @@ pub(crate) enum Subcommand {
 /// The summary goes to standard output, progress to standard error.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoOptions {
-    /// How many nodes to start. Fewer than 3 leave no quorum when one is killed, so none is
+    /// How many nodes to start, 1 to 7. With fewer than 3 no node is killed: nobody could go on
     #[arg(long, value_name = "COUNT", env = "QUORATE_DEMO_NODES", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=7))]
     pub(crate) nodes: u32,
 
-    /// About how long to load and change data, in seconds
+    /// About how long to load and change data, in seconds, 1 to 3600
     #[arg(long, value_name = "SECONDS", env = "QUORATE_DEMO_SECONDS", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) seconds: u64,

@@ -2,7 +2,7 @@
 //! fights over records, and is then checked write by write.
 //!
 //! ```text
-//!   conductor (this process)              node processes (`quorate demo-node`)
+//!   conductor (this process)              node processes (`quorate internal-node`)
 //!   ------------------------   commands   ------------------------------------
 //!   phases, model, judgement  --------->  node: command loop
 //!   figures, summary          <---------  work: load, changes; dump: records and indexes

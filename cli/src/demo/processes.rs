@@ -68,7 +68,7 @@ impl Processes {
     pub(crate) fn spawn(&mut self, node: u32, life: u32) -> io::Result<()> {
         self.nodes[node as usize] = None;
         let mut child = std::process::Command::new(std::env::current_exe()?)
-            .arg("demo-node")
+            .arg("internal-node")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (0..nodes).map(|n| ClusterNodeParams::new(format!("127.0.0.1:{}", first_port + n)));
     let params = ClusterParams::new(node, addresses.collect()).with_connect(30_000, 100);
 
-    // Open waits for the others: a quorum of nodes must be there, or there is nothing to agree on.
+    // Open waits: a cluster forms when all its nodes are there, and takes back who was away later.
     println!("node {node} of {nodes} waits for the others");
     let database = Database::open(
         "greetings",
