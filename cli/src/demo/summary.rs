@@ -117,8 +117,8 @@ impl Summary {
         let (commits, rate) = (self.commits, self.commits_per_second);
         text += &format!("commits        {commits} in all, {rate:.0} per second\n");
         text += &format!(
-            "open ends      {} in doubt (under way in the killed process), {} without effect (given \
-             up, or nothing to do)\n",
+            "open ends      {} in doubt (under way in the killed process), {} without effect \
+             (given up, or nothing to do)\n",
             self.in_doubt, self.refused
         );
         if let Some(failover) = &self.failover {
