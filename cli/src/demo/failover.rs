@@ -25,8 +25,8 @@ impl Conductor<'_> {
         }
     }
 
-    /// Kills the leader (or whom the options name) in mid-load, waits until all others commit again, restarts the node and
-    /// gives it the rest of its share.
+    /// Kills the leader (or whom the options name) in mid-load, waits until all others commit
+    /// again, restarts the node and gives it the rest of its share.
     pub(crate) fn failover(&mut self) -> Result<Failover, DemoError> {
         let (leader, term) = self.await_leader()?;
         let victim = self.options.kill.unwrap_or(leader);
