@@ -1,5 +1,6 @@
 //! The storm: crashes, partitions, pauses, cut links, each at random moments.
 
+use quorate_cluster::replica::Input;
 use quorate_consensus::Role;
 
 use crate::node::Process;
@@ -16,10 +17,15 @@ pub(crate) enum Fault {
     Cut,
     /// A node stands still.
     Pause,
+    /// A node's quorum callback forbids commits there for a while.
+    Veto,
+    /// A node leaves the cluster by itself, and comes back later.
+    Detach,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 4] = [Fault::Crash, Fault::Partition, Fault::Cut, Fault::Pause];
+    pub(crate) const ALL: [Fault; 6] =
+        [Fault::Crash, Fault::Partition, Fault::Cut, Fault::Pause, Fault::Veto, Fault::Detach];
 }
 
 /// Links between which nothing passes fall silent and break after this long at most, ms.
@@ -33,20 +39,25 @@ impl World {
             Fault::Partition => self.mix.partition_every_ms,
             Fault::Cut => self.mix.cut_every_ms,
             Fault::Pause => self.mix.pause_every_ms,
+            Fault::Veto => self.mix.veto_every_ms,
+            Fault::Detach => self.mix.detach_every_ms,
         }
     }
 
-    pub(crate) fn strike(&mut self, fault: Fault) {
+    pub(crate) fn strike(&mut self, fault: Fault) -> Result<(), String> {
         if self.calm {
-            return;
+            return Ok(());
         }
         match fault {
             Fault::Crash => self.crash_someone(),
             Fault::Partition => self.partition(),
             Fault::Cut => self.cut(),
             Fault::Pause => self.pause(),
+            Fault::Veto => self.veto()?,
+            Fault::Detach => self.detach()?,
         }
         self.plan_fault(fault);
+        Ok(())
     }
 
     pub(crate) fn plan_fault(&mut self, fault: Fault) {
@@ -171,6 +182,39 @@ impl World {
             for peer in 0..self.nodes.len() {
                 self.break_link_within(node, peer, SILENCE_MS);
             }
+        }
+    }
+
+    fn veto(&mut self) -> Result<(), String> {
+        let node = self.victim();
+        if self.nodes[node].is_some() {
+            self.report.vetoes += 1;
+            let (wait, life) = (self.rng.between(20, 1_500), self.lives[node]);
+            self.after(wait, Event::Allow { node, life });
+        }
+        self.step(node, Input::Veto { on: true })
+    }
+
+    /// Only if the cluster can do without it, as with a crash: what it held goes with it.
+    fn detach(&mut self) -> Result<(), String> {
+        let node = self.victim();
+        let holds_state = self.nodes[node].as_ref().is_some_and(|p| p.replica.core().is_some());
+        if !holds_state || !self.can_lose(node) {
+            return Ok(());
+        }
+        self.report.detaches += 1;
+        self.note(|| format!("node {node} leaves"));
+        self.step(node, Input::Detach)
+    }
+
+    /// The process of a node that left, or was refused to take part, is gone; it starts anew later.
+    pub(crate) fn gone(&mut self, node: usize, life: u64) {
+        if self.lives[node] == life && self.nodes[node].as_ref().is_some_and(|p| p.ended) {
+            let process = self.nodes[node].take().expect("looked at just now");
+            self.report.add_counters(&process.replica.counters());
+            self.history.crashed((node as u64, life));
+            let wait = self.rng.between(1, 500);
+            self.after(wait, Event::Restart { node });
         }
     }
 

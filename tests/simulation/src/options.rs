@@ -36,6 +36,10 @@ pub struct Mix {
     pub cut_every_ms: u64,
     /// Mean time between pauses of a node; 0 for none.
     pub pause_every_ms: u64,
+    /// Mean time between vetoes of a node's quorum callback; 0 for none.
+    pub veto_every_ms: u64,
+    /// Mean time between nodes that leave by themselves, and come back; 0 for none.
+    pub detach_every_ms: u64,
     /// Chance that a new leader is cut off within its first messages: what it managed to say by
     /// then is what elections after it must respect.
     pub trap: u64,
@@ -92,6 +96,8 @@ impl Mix {
             partition_every_ms: sometimes(rng, 300, 2_000),
             cut_every_ms: sometimes(rng, 100, 1_500),
             pause_every_ms: sometimes(rng, 300, 3_000),
+            veto_every_ms: sometimes(rng, 500, 4_000),
+            detach_every_ms: sometimes(rng, 1_000, 5_000),
             trap: sometimes(rng, 300_000, 900_000),
             append_bytes: *rng.pick(&[1, 1, 4_000]),
             transaction_every_ms: rng.between(5, 40),

@@ -43,6 +43,10 @@ pub struct Report {
     pub partitions: u64,
     /// Pauses.
     pub pauses: u64,
+    /// Vetoes.
+    pub vetoes: u64,
+    /// Nodes that left by themselves.
+    pub detaches: u64,
     /// Links cut.
     pub cuts: u64,
     /// Messages lost, repeated, and delivered after their link broke.
@@ -99,6 +103,7 @@ impl Report {
             "leader_changes" | "early_commits" => 300,
             "conflicts" | "partitions" | "crashes" | "odd_messages" | "cuts" => 100,
             "truncations" | "early_commits_ahead" | "in_doubt" | "no_quorum" | "pauses" => 20,
+            "vetoes" | "detaches" => 20,
             "images" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
             "resubmissions" | "duplicates" | "repeats" => 5,
             "in_doubt_committed" => 1,
@@ -136,6 +141,8 @@ impl Report {
             ("leader_crashes", &mut self.leader_crashes),
             ("partitions", &mut self.partitions),
             ("pauses", &mut self.pauses),
+            ("vetoes", &mut self.vetoes),
+            ("detaches", &mut self.detaches),
             ("cuts", &mut self.cuts),
             ("odd_messages", &mut self.odd_messages),
             ("images", &mut self.images),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use quorate_cluster::ClusterError;
 use quorate_cluster::replica::{Channel, Input, Output, PeerMessage};
 use quorate_consensus::{EntryIndex, Identity, Role};
 use quorate_engine::{CommitError, Index, Outcome, TransactionId};
@@ -30,6 +31,8 @@ pub(crate) enum Event {
     Restart { node: usize },
     Strike(Fault),
     Isolate { node: usize },
+    Allow { node: usize, life: u64 },
+    Gone { node: usize, life: u64 },
     HealNode { node: usize },
     Heal,
 }
@@ -54,6 +57,8 @@ pub(crate) struct World {
     pub(crate) report: Report,
     /// No more faults.
     pub(crate) calm: bool,
+    /// The orderly end has begun.
+    stopping: bool,
     trace: Vec<String>,
     in_doubt: BTreeMap<TransactionId, ()>,
 }
@@ -108,6 +113,7 @@ impl World {
             checker: Checker::default(),
             report: Report::default(),
             calm: false,
+            stopping: false,
             trace: Vec::new(),
             in_doubt: BTreeMap::new(),
         }
@@ -159,8 +165,7 @@ impl World {
     fn is_whole(&self) -> bool {
         let mut applied = self.nodes.iter().map(|process| {
             let process = process.as_ref()?;
-            let idle = process.ended || process.replica.status().ready;
-            idle.then(|| process.database.visible_index())
+            process.replica.status().ready.then(|| process.database.visible_index())
         });
         let Some(Some(first)) = applied.next() else { return false };
         let whos = (0..self.nodes.len()).map(|node| (node as u64, self.lives[node]));
@@ -182,6 +187,7 @@ impl World {
     /// The orderly end: every node stops, and every listener returns well.
     fn stop_all(&mut self) -> Result<(), String> {
         self.checker.end_begins();
+        self.stopping = true;
         for node in 0..self.nodes.len() {
             self.step(node, Input::Stop)?;
         }
@@ -247,8 +253,13 @@ impl World {
             }
             Event::LinkDown { node, peer, epoch } => self.link_down(node, peer, epoch),
             Event::Restart { node } => self.restart(node),
-            Event::Strike(fault) => {
-                self.strike(fault);
+            Event::Strike(fault) => self.strike(fault),
+            Event::Allow { node, life } if self.lives[node] == life => {
+                self.step(node, Input::Veto { on: false })
+            }
+            Event::Allow { .. } => Ok(()),
+            Event::Gone { node, life } => {
+                self.gone(node, life);
                 Ok(())
             }
             Event::Isolate { node } => {
@@ -430,12 +441,22 @@ impl World {
                 Ok(())
             }
             Output::Stamp { .. } => Ok(()),
-            Output::EndRefused(error) => Err(format!("node {node} may not end: {error}")),
+            // It holds all the rank: it goes on.
+            Output::EndRefused(_) => Ok(()),
             Output::Finished(result) => {
                 let process = self.nodes[node].as_mut().ok_or("a dead node finished")?;
                 process.ended = true;
                 for peer in 0..self.nodes.len() {
                     self.break_link(node, peer, 3);
+                }
+                if !self.stopping {
+                    // It left alone, or gave up leaving for want of a quorum.
+                    let life = self.lives[node];
+                    self.after(1, Event::Gone { node, life });
+                    return match result {
+                        Ok(()) | Err(ClusterError::NoQuorum) => Ok(()),
+                        Err(error) => Err(format!("node {node} ended: {error}")),
+                    };
                 }
                 result.map_err(|error| format!("node {node} ended: {error}"))
             }

@@ -217,7 +217,8 @@ impl Member {
             |half: &[quorate_consensus::Member]| half.iter().any(|m| m.identity == identity);
         let config = &self.applied_config;
         let out = !holds(&config.current) && !config.next.as_deref().is_some_and(holds);
-        if out {
+        // Who says goodbye saw the end of the whole cluster: there is nothing left to leave.
+        if out || !self.farewell.goodbyes.is_empty() {
             self.end = Some(Ok(()));
         } else if node.now >= deadline {
             self.end = Some(Err(ClusterError::NoQuorum));
