@@ -7,9 +7,10 @@
 //!
 //! Shows: opening as part of a cluster, listening, writing on every node and reading everything on
 //! each, and the orderly end. A third argument is the port of node 0 (the default is 7700).
-#![allow(clippy::print_stdout, reason = "a sample talks to its reader")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a sample talks to its reader")]
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -26,19 +27,29 @@ const SCHEMA: &str = "
     };
 ";
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<u32> =
-        std::env::args().skip(1).map(|a| a.parse()).collect::<Result<_, _>>()?;
-    let [nodes, node, ref rest @ ..] = arguments[..] else {
-        return Err("usage: 03_cluster <n_nodes> <node_id> [port of node 0]".into());
+fn main() -> ExitCode {
+    let arguments: Result<Vec<u32>, _> = std::env::args().skip(1).map(|a| a.parse()).collect();
+    let result = match arguments.as_deref() {
+        Ok(&[nodes, node]) => run(nodes, node, 7700),
+        Ok(&[nodes, node, first_port]) => run(nodes, node, first_port),
+        _ => Err("usage: 03_cluster <n_nodes> <node_id> [port of node 0]".into()),
     };
-    let first_port = rest.first().copied().unwrap_or(7700);
-    let addresses =
-        (0..nodes).map(|n| ClusterNodeParams::new(format!("127.0.0.1:{}", first_port + n)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("03_cluster: {error}"); // says what happened and what to do
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(nodes: u32, node: u32, first_port: u32) -> Result<(), Box<dyn Error>> {
+    let addresses = (0..nodes)
+        .map(|n| ClusterNodeParams::new(format!("127.0.0.1:{}", first_port.saturating_add(n))));
     let params = ClusterParams::new(node, addresses.collect()).with_connect(30_000, 100);
 
     // Open waits: a cluster forms when all its nodes are there, and takes back who was away later.
-    println!("node {node} of {nodes} waits for the others");
+    println!("node {node} of {nodes} waits for the others, for at most 30 seconds");
     let database = Database::open(
         "greetings",
         Dictionary::parse(SCHEMA)?,
