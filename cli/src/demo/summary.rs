@@ -117,8 +117,7 @@ impl Summary {
         let (commits, rate) = (self.commits, self.commits_per_second);
         text += &format!("commits        {commits} in all, {rate:.0} per second\n");
         text += &format!(
-            "open ends      {} in doubt (under way in the killed process), {} without effect \
-             (given up, or nothing to do)\n",
+            "open ends      {} in doubt, of the killed process; {} given up or void\n",
             self.in_doubt, self.refused
         );
         if let Some(failover) = &self.failover {
@@ -127,7 +126,7 @@ impl Summary {
         if let Some(reason) = self.failover_skipped {
             text += &format!("failover       skipped: {reason}\n");
         }
-        if let Some(hash) = &self.state_hash {
+        if let (Some(hash), false) = (&self.state_hash, self.records.is_empty()) {
             let records: Vec<String> =
                 self.records.iter().map(|(class, count)| format!("{class} {count}")).collect();
             text += &format!("records        {}\n", records.join(", "));
@@ -158,7 +157,7 @@ impl Summary {
 
     fn node_table(&self) -> Table {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_BORDERS_ONLY);
+        table.load_style(presets::NOTHING);
         table.set_header([
             "node",
             "commits",
@@ -168,12 +167,12 @@ impl Summary {
             "retries",
             "gap ms",
             "records",
-            "state hash",
+            "hash",
         ]);
         for node in &self.nodes {
             let short = |hash: &String| hash.chars().take(8).collect::<String>();
             table.add_row([
-                format!("{}{}", node.node, if node.restarted { " (restarted)" } else { "" }),
+                format!("{}{}", node.node, if node.restarted { " killed" } else { "" }),
                 node.commits.to_string(),
                 format!("{:.0}", node.commits_per_second),
                 format!("{:.2}", node.p50_us as f64 / 1e3),
@@ -184,10 +183,16 @@ impl Summary {
                 node.state_hash.as_ref().map_or_else(|| "-".to_owned(), short),
             ]);
         }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2)); // all in 80 columns
+        }
         for column in 1..8 {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
+        }
+        if let Some(last) = table.column_mut(8) {
+            last.set_padding((0, 0));
         }
         table
     }
@@ -198,12 +203,13 @@ impl Failover {
         let gap =
             self.gap_ms.map_or_else(|| "never ended".to_owned(), |gap| format!("{gap:.0} ms"));
         format!(
-            "killed node {}, {} of term {}, at {:.0} % of the load; longest gap {gap}; \
-             it was back after {:.0} ms",
+            "killed node {}, {} of term {}, at {:.0} % of the load;\n\
+             {:15}longest gap {gap}; it was back after {:.0} ms",
             self.killed_node,
             role(self.was_leader),
             self.term,
             self.loaded_percent,
+            "",
             self.rejoin_ms
         )
     }
