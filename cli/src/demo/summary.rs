@@ -116,10 +116,9 @@ impl Summary {
         }
         let (commits, rate) = (self.commits, self.commits_per_second);
         text += &format!("commits        {commits} in all, {rate:.0} per second\n");
-        text += &format!(
-            "open ends      {} in doubt, of the killed process; {} given up or void\n",
-            self.in_doubt, self.refused
-        );
+        let whose = if self.failover.is_some() { ", of the killed process" } else { "" };
+        let (in_doubt, refused) = (self.in_doubt, self.refused);
+        text += &format!("open ends      {in_doubt} in doubt{whose}; {refused} given up or void\n");
         if let Some(failover) = &self.failover {
             text += &format!("failover       {}\n", failover.describe());
         }
