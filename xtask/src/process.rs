@@ -1,7 +1,7 @@
 //! Running child processes from the root of the workspace: their output goes straight through, a
 //! non-zero end is an error, and a process that outlives its limit is killed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,9 +20,13 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// The root of the workspace, from where this program was compiled.
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
+/// The root of the workspace: where the cargo that runs this program found it. Where it was
+/// compiled is second choice, for a checkout can have been moved since.
+fn root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let mut folder = here.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    assert!(folder.pop(), "xtask is a folder of the workspace");
+    folder
 }
 
 /// Runs to the end. Blocks without a limit.
