@@ -86,3 +86,48 @@ fn the_node_that_holds_all_the_rank_may_not_detach_and_goes_on() {
     assert_eq!(amount(cluster.db(2), "after"), Some(3));
     cluster.stop();
 }
+
+#[test]
+fn concurrent_detaches_of_the_last_voter_are_all_refused_and_a_stop_beside_them_is_not() {
+    let cluster = Cluster::start(&[1, 0]);
+    for _ in 0..10 {
+        let detach = || {
+            let db = cluster.db(0).clone();
+            thread::spawn(move || db.connect().unwrap().detach())
+        };
+        let detaches: Vec<_> = (0..4).map(|_| detach()).collect();
+        for detach in detaches {
+            let refused = detach.join().unwrap();
+            assert!(matches!(refused, Err(ClusterError::LastVoter)), "{refused:?}");
+        }
+    }
+    let ends = |id: u32, stop: bool| {
+        let db = cluster.db(id).clone();
+        thread::spawn(move || {
+            let con = db.connect().unwrap();
+            if stop { con.stop() } else { con.detach() }
+        })
+    };
+    let (detach, stop, other) = (ends(0, false), ends(0, true), ends(1, true));
+    assert_eq!(stop.join().unwrap(), Ok(()));
+    assert_eq!(other.join().unwrap(), Ok(()));
+    // Refused, or too late to matter.
+    let detach = detach.join().unwrap();
+    assert!(matches!(detach, Ok(()) | Err(ClusterError::LastVoter)), "{detach:?}");
+}
+
+#[test]
+fn all_nodes_can_detach_at_once() {
+    for _ in 0..5 {
+        let cluster = Cluster::start(&[1, 1, 1]);
+        let detaches: Vec<_> = (cluster.live())
+            .map(|node| {
+                let db = node.db.clone();
+                thread::spawn(move || db.connect().unwrap().detach())
+            })
+            .collect();
+        for detach in detaches {
+            assert_eq!(detach.join().unwrap(), Ok(()));
+        }
+    }
+}

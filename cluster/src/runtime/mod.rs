@@ -92,6 +92,8 @@ pub(crate) struct Runtime {
     delivery: Option<Delivery>,
     asks: bool,
     slots: HashMap<u64, Arc<Slot<Result<Index, CommitError>>>>,
+    /// Calls that asked for the end, and whether for an orderly one.
+    ends: Vec<(bool, Arc<EndSlot>)>,
     connected: BTreeSet<NodeId>,
     question: Question,
     start: Instant,
@@ -103,6 +105,9 @@ pub(crate) struct Runtime {
     outputs: Vec<Output>,
     last_tick: Option<Ticks>,
 }
+
+/// Where a call that asked for the end waits.
+type EndSlot = Slot<Result<(), ClusterError>>;
 
 /// Where the quorum callback's verdict stands.
 #[derive(Debug)]
@@ -235,6 +240,7 @@ impl Runtime {
             delivery,
             asks,
             slots: HashMap::new(),
+            ends: Vec::new(),
             connected: BTreeSet::new(),
             question: Question { round: 0, late_at: None, limit_ms, vetoed: false },
             start: Instant::now(),
@@ -417,8 +423,10 @@ impl Runtime {
                 assert!(before.is_none(), "sequence {} came twice", submission.id.sequence);
                 Input::Submit(submission)
             }
-            Command::Stop => Input::Stop,
-            Command::Detach => Input::Detach,
+            Command::End { orderly, slot } => {
+                self.ends.push((orderly, slot));
+                if orderly { Input::Stop } else { Input::Detach }
+            }
             Command::Verdict { round, allowed } => {
                 if round != self.question.round {
                     return; // a newer question is on its way
@@ -470,12 +478,29 @@ impl Runtime {
                     info!(node = self.own.0, %cluster, "stamped");
                     self.transport().stamp(cluster_id);
                 }
-                Output::EndRefused(error) => self.shared.refuse_end(error),
+                Output::EndRefused(error) => self.refuse_detach(&error),
                 Output::Finished(result) => self.finished = Some(result),
             }
         }
-        self.outputs = outputs;
+        if self.outputs.is_empty() {
+            self.outputs = outputs; // its memory is used again
+        }
         answers
+    }
+
+    /// Every call to leave alone hears why not. One to stop may have come meanwhile: its turn.
+    fn refuse_detach(&mut self, error: &ClusterError) {
+        let (stops, detaches): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ends).into_iter().partition(|(orderly, _)| *orderly);
+        self.shared.ends_refused(detaches.len());
+        for (_, slot) in detaches {
+            slot.fill(Err(error.clone()));
+        }
+        self.ends = stops;
+        if !self.ends.is_empty() {
+            let now = self.now();
+            self.replica.step(now, Input::Stop, &mut self.outputs);
+        }
     }
 
     fn event(&self, event: ClusterEvent) {
@@ -529,7 +554,10 @@ impl Runtime {
             let id = self.shared.transaction_id(sequence);
             slot.fill(Err(CommitError::InDoubt(id)));
         }
-        self.shared.end(result, status);
+        self.shared.end(result.clone(), status);
+        for (_, slot) in self.ends.drain(..) {
+            slot.fill(result.clone());
+        }
     }
 
     /// xorshift64*: jitter needs no better.

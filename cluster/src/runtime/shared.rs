@@ -29,10 +29,12 @@ const WRITE_SET_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) enum Command {
     Submit(Submission, Arc<Slot<Result<Index, CommitError>>>),
-    /// Begin the orderly end.
-    Stop,
-    /// Leave the cluster.
-    Detach,
+    /// End: in order with the others, or alone. Answered when the listener has ended, or at once
+    /// if that cannot be.
+    End {
+        orderly: bool,
+        slot: Arc<Slot<Result<(), ClusterError>>>,
+    },
     /// The quorum callback's answer to its newest question.
     Verdict {
         round: u64,
@@ -92,10 +94,8 @@ enum Stage {
 struct Inbox {
     commands: VecDeque<Command>,
     stage: Stage,
-    /// An orderly end was asked for: no new commits.
-    stopping: bool,
-    /// Why the end that was asked for cannot be, until whoever asked has taken it.
-    end_refused: Option<ClusterError>,
+    /// How many calls ask for the end and were not refused: no new commits while there is one.
+    ends_asked: u32,
     /// The listener waits for sockets and must be woken.
     asleep: bool,
     /// Commits under way.
@@ -150,8 +150,7 @@ impl Shared {
         let inbox = Inbox {
             commands: VecDeque::new(),
             stage: Stage::Parked,
-            stopping: false,
-            end_refused: None,
+            ends_asked: 0,
             asleep: false,
             in_flight: 0,
             last_status: None,
@@ -169,31 +168,24 @@ impl Shared {
 
     /// Asks for the orderly end (or to leave alone) and waits for the listener's.
     pub(crate) fn end_and_wait(&self, orderly: bool) -> Result<(), ClusterError> {
-        let mut inbox = match self.listening(Instant::now() + self.limits.wait) {
-            Ok(inbox) => inbox,
-            Err(Absent::NotListening) => return Err(ClusterError::NotListening),
-            Err(Absent::Ended(result)) => return result,
-        };
-        inbox.stopping = true;
-        self.room.notify_all(); // who waits for room is refused now
-        self.push(&mut inbox, if orderly { Command::Stop } else { Command::Detach });
-        loop {
-            if let Stage::Ended(result) = &inbox.stage {
-                return result.clone();
-            }
-            if let Some(error) = inbox.end_refused.take() {
-                return Err(error);
-            }
-            self.changed.wait(&mut inbox);
+        let slot = Slot::new();
+        {
+            let mut inbox = match self.listening(Instant::now() + self.limits.wait) {
+                Ok(inbox) => inbox,
+                Err(Absent::NotListening) => return Err(ClusterError::NotListening),
+                Err(Absent::Ended(result)) => return result,
+            };
+            inbox.ends_asked += 1;
+            self.room.notify_all(); // who waits for room is refused now
+            self.push(&mut inbox, Command::End { orderly, slot: Arc::clone(&slot) });
         }
+        slot.wait()
     }
 
-    /// The end that was asked for cannot be: whoever asked hears why, and the node goes on.
-    pub(crate) fn refuse_end(&self, error: ClusterError) {
+    /// So many of the calls that asked for the end were told that it cannot be.
+    pub(super) fn ends_refused(&self, count: usize) {
         let mut inbox = self.inbox.lock();
-        inbox.stopping = false;
-        inbox.end_refused = Some(error);
-        self.changed.notify_all();
+        inbox.ends_asked -= u32::try_from(count).expect("as many as asked");
     }
 
     /// How the cluster is, asked of whoever listens; `None` while nobody does.
@@ -279,13 +271,14 @@ impl Shared {
         if matches!(inbox.stage, Stage::Ended(_)) {
             return;
         }
-        inbox.stage = Stage::Ended(result);
+        inbox.stage = Stage::Ended(result.clone());
         inbox.last_status = status.clone();
         for command in std::mem::take(&mut inbox.commands) {
             match command {
                 Command::Submit(_, slot) => slot.fill(Err(CommitError::Stopped)),
                 Command::Status(slot) => slot.fill(status.clone()),
-                Command::Stop | Command::Detach | Command::Verdict { .. } | Command::Abandon => {}
+                Command::End { slot, .. } => slot.fill(result.clone()),
+                Command::Verdict { .. } | Command::Abandon => {}
             }
         }
         self.changed.notify_all();
@@ -324,7 +317,7 @@ impl Shared {
                 Err(Absent::NotListening) => return Err(CommitError::NotListening),
                 Err(Absent::Ended(_)) => return Err(CommitError::Stopped),
             };
-            if inbox.stopping {
+            if inbox.ends_asked > 0 {
                 return Err(CommitError::Stopped);
             }
             if inbox.in_flight < self.limits.in_flight {
@@ -362,7 +355,7 @@ impl CommitPath for Shared {
             return Ok(());
         }
         let inbox = self.inbox.lock();
-        if inbox.stopping || matches!(inbox.stage, Stage::Ended(_)) {
+        if inbox.ends_asked > 0 || matches!(inbox.stage, Stage::Ended(_)) {
             return Err(BeginError::Stopped);
         }
         Ok(())

@@ -33,6 +33,7 @@ pub(crate) enum Event {
     Isolate { node: usize },
     Allow { node: usize, life: u64 },
     Gone { node: usize, life: u64 },
+    Leave { node: usize, life: u64 },
     HealNode { node: usize },
     Heal,
 }
@@ -137,7 +138,7 @@ impl World {
             return Err(format!("no recovery within {RECOVERY_LIMIT_MS} ms: {}", self.describe()));
         }
         self.check_end()?;
-        self.stop_all()
+        if self.rng.below(4) == 0 { self.leave_all() } else { self.stop_all() }
     }
 
     fn calm_down(&mut self) {
@@ -203,14 +204,32 @@ impl World {
         Ok(())
     }
 
+    /// All nodes leave, each by itself, at about the same time.
+    fn leave_all(&mut self) -> Result<(), String> {
+        self.checker.end_begins();
+        self.stopping = true;
+        for node in 0..self.nodes.len() {
+            let (wait, life) = (self.rng.below(20), self.lives[node]);
+            self.after(wait, Event::Leave { node, life });
+        }
+        let limit = self.now + 20_000;
+        let ended = |world: &World| world.nodes.iter().flatten().all(|process| process.ended);
+        self.run_until(limit, ended)?;
+        if ended(self) {
+            return Ok(());
+        }
+        Err(format!("not all could leave: {}", self.describe()))
+    }
+
     fn describe(&self) -> String {
         let one = |process: &Option<Process>| match process {
             None => "down".to_string(),
             Some(process) => {
                 let status = process.replica.status();
                 format!(
-                    "{:?} {:?} {:?} leader {:?} at {:?} waits for {:?}",
+                    "{:?} {:?} {:?} {:?} leader {:?} at {:?} waits for {:?}",
                     process.identity,
+                    status.phase,
                     status.role,
                     status.term,
                     status.leader,
@@ -258,6 +277,10 @@ impl World {
                 self.step(node, Input::Veto { on: false })
             }
             Event::Allow { .. } => Ok(()),
+            Event::Leave { node, life } if self.lives[node] == life => {
+                self.step(node, Input::Detach)
+            }
+            Event::Leave { .. } => Ok(()),
             Event::Gone { node, life } => {
                 self.gone(node, life);
                 Ok(())
@@ -441,24 +464,39 @@ impl World {
                 Ok(())
             }
             Output::Stamp { .. } => Ok(()),
-            // It holds all the rank: it goes on.
-            Output::EndRefused(_) => Ok(()),
+            Output::EndRefused(_) => {
+                self.note(|| format!("node {node} may not leave"));
+                // It holds all the rank: it goes on, and asks again when the others have left.
+                if self.stopping {
+                    let life = self.lives[node];
+                    self.after(100, Event::Leave { node, life });
+                }
+                Ok(())
+            }
             Output::Finished(result) => {
                 let process = self.nodes[node].as_mut().ok_or("a dead node finished")?;
                 process.ended = true;
-                for peer in 0..self.nodes.len() {
-                    self.break_link(node, peer, 3);
-                }
+                self.close_links(node);
                 if !self.stopping {
                     // It left alone, or gave up leaving for want of a quorum.
-                    let life = self.lives[node];
-                    self.after(1, Event::Gone { node, life });
+                    let (wait, life) = (self.mix.delay_ms + 2, self.lives[node]);
+                    self.after(wait, Event::Gone { node, life });
                     return match result {
                         Ok(()) | Err(ClusterError::NoQuorum) => Ok(()),
                         Err(error) => Err(format!("node {node} ended: {error}")),
                     };
                 }
                 result.map_err(|error| format!("node {node} ended: {error}"))
+            }
+        }
+    }
+
+    /// A process that ends in order closes its links behind its last words.
+    fn close_links(&mut self, node: usize) {
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            if let Some(epoch) = self.network.epoch(node, peer) {
+                let wait = self.mix.delay_ms + 1;
+                self.after(wait, Event::Break { a: node, b: peer, epoch });
             }
         }
     }

@@ -162,10 +162,11 @@ impl Member {
 
     /// The leader takes a member out of the configuration, or says that it is out.
     pub(super) fn remove_member(&mut self, node: &mut Node, leaver: Identity) {
+        // On every node: one that leads later must not take in again who wants to leave.
+        self.joiners.remove(&leaver);
         if !self.is_leading() {
             return;
         }
-        self.joiners.remove(&leaver);
         let config = self.core.config().current.clone();
         if config.iter().all(|member| member.identity != leaver) {
             let committed = !self.core.pending_config() && leaver != node.identity();
@@ -177,6 +178,7 @@ impl Member {
         let members: Vec<_> = config.into_iter().filter(|m| m.identity != leaver).collect();
         if members.iter().all(|member| member.rank == 0) {
             if leaver == node.identity() && members.is_empty() {
+                self.tell_left(node);
                 self.end = Some(Ok(()));
             } else if leaver == node.identity() {
                 node.ending = Ending::No;
@@ -185,6 +187,18 @@ impl Member {
             return;
         }
         self.propose_config(node, members);
+    }
+
+    /// Whoever left before this node may not know it yet, and nobody may be left to say it later.
+    fn tell_left(&mut self, node: &mut Node) {
+        let config = &self.applied_config;
+        let halves = [Some(&config.current), config.next.as_ref()];
+        let members: Vec<_> =
+            halves.into_iter().flatten().flatten().map(|member| member.identity).collect();
+        let linked: Vec<_> = node.links.values().map(|link| link.identity).collect();
+        for peer in linked.into_iter().filter(|peer| !members.contains(peer)) {
+            node.send(peer, PeerMessage::Left);
+        }
     }
 
     pub(super) fn end_detached(&mut self, node: &mut Node) {
@@ -219,6 +233,7 @@ impl Member {
         let out = !holds(&config.current) && !config.next.as_deref().is_some_and(holds);
         // Who says goodbye saw the end of the whole cluster: there is nothing left to leave.
         if out || !self.farewell.goodbyes.is_empty() {
+            self.tell_left(node);
             self.end = Some(Ok(()));
         } else if node.now >= deadline {
             self.end = Some(Err(ClusterError::NoQuorum));

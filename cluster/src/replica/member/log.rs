@@ -140,6 +140,8 @@ impl Member {
                 node.counters.configs += 1;
                 node.counters.joint_configs += u64::from(config.next.is_some());
                 self.applied_config = config.clone();
+                // Who has its rank wants nothing more; it would ask again.
+                self.joiners.retain(|joiner, _| config.rank_of(*joiner) == 0);
                 Ok(())
             }
             Body::Window { first_index, count, payload } => {
