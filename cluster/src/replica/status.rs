@@ -79,7 +79,14 @@ impl Replica {
         }
         let Some(member) = member else { return reasons };
         if !member.may_commit(&self.node) {
-            reasons.push((own, "a quorum: not enough rank is connected".to_string()));
+            let nodes = (0..self.node.settings.ranks.len() as u32).map(NodeId);
+            let absent = |node: &NodeId| *node != own && !self.node.links.contains_key(node);
+            for node in nodes.filter(absent) {
+                reasons.push((node, "not connected, and its rank may be needed".to_string()));
+            }
+            if self.node.vetoed {
+                reasons.push((own, "its quorum callback, which forbids commits".to_string()));
+            }
         }
         if !member.is_current() {
             reasons.push((own, "a leader, and its newest entries".to_string()));
