@@ -61,6 +61,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// What an item of a list stores to name no record: null, which a `ref` field has for that,
+    /// cannot stand there. Places and indexes count from 1, so no record is ever named so; looked
+    /// up, it finds nothing.
+    pub const NOTHING: Reference = Reference { id: 0, creation: 0 };
+
     /// The handle of the record of `class` that a `ref` field names.
     pub fn from_reference(class: ClassId, reference: Reference) -> Handle {
         Handle { class, id: reference.id, creation: reference.creation }

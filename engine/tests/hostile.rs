@@ -22,6 +22,7 @@ class Item {
     signed<1> v;
     nullable string s;
     ref<Item> link;
+    vector<ref<Item>> links;
     autoid n;
     unique hash<k> by_k;
     unique tree<s> by_s;
@@ -82,7 +83,12 @@ fn sample() -> (Database, Vec<Submission>) {
             )
             .unwrap();
         let link = ("link", Value::Ref(one.reference()));
-        let two = [("k", Value::Unsigned(step + 100)), link.clone()];
+        let links = [one.reference(), Handle::NOTHING].map(Value::Ref);
+        let two = [
+            ("k", Value::Unsigned(step + 100)),
+            link.clone(),
+            ("links", Value::List(links.to_vec())),
+        ];
         let two = tx.insert_values("Item", &two).unwrap();
         tx.cursor("Item", "by_vs").unwrap().rows().count();
         if let Some(first) = first {

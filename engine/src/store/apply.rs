@@ -95,6 +95,7 @@ struct Step<'d> {
 
 impl<'d> Step<'d> {
     fn new(root: &Root, dictionary: &'d Dictionary, creation: u64, mistakes: Mistakes) -> Self {
+        assert!(creation > 0, "0 is the empty database, no transaction");
         Step { next: root.clone(), dictionary, creation, mistakes, byte_delta: 0 }
     }
 

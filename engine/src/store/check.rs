@@ -44,6 +44,9 @@ impl ClassTable {
     ) -> Result<(), Damage> {
         self.check_places(class)?;
         for (id, record) in &self.records {
+            if record.creation == 0 {
+                return Err(damaged(class, *id, "no transaction created it"));
+            }
             if dictionary.layout(class.id).check(dictionary, &record.image).is_err() {
                 return Err(damaged(class, *id, "its image cannot be read"));
             }

@@ -13,6 +13,7 @@
 //! * for every index, its entries are exactly (key of r, id of r) for the live records r;
 //! * a unique index has no key without a null part twice;
 //! * every place below `next_id` is either live or on the free list, once;
+//! * places and creation indexes count from 1: `Handle::NOTHING` names no record;
 //! * the sums (bytes used, digest) are those of the live records and counters.
 //!
 //! This module takes no decision: what may be applied is decided by `certify`.

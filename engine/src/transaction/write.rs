@@ -20,6 +20,14 @@ use crate::names::nearest;
 use crate::store::{KeyBytes, StoredRecord};
 use crate::{Access, Error, Handle, keys};
 
+/// A new version of one record, made and not yet put in its place.
+struct Replacement<'c> {
+    class: &'c ClassDef,
+    record: RecordKey,
+    current: Own,
+    new: Own,
+}
+
 /// Each transaction has 2^24 provisional numbers before it uses those of the next.
 const NUMBERS_BITS: u32 = 24;
 
@@ -52,17 +60,19 @@ impl<'c> Transaction<'c> {
     }
 
     /// Deletes a record. References to it stay and lead nowhere; those held by other records this
-    /// very transaction inserted or updated become null if the record was its own too.
+    /// very transaction inserted or updated become null if the record was its own too, or in lists,
+    /// where null cannot stand, [`Handle::NOTHING`].
     ///
     /// Errors: [`Error::ReadOnlyTransaction`], [`Error::MixedTransaction`], [`Error::Gone`].
     pub fn delete(&self, handle: Handle) -> Result<(), Error> {
         let class = self.class_of(handle)?;
         self.expect_writable(class)?;
-        if handle.is_provisional() {
-            // First, because the record may refer to itself.
-            self.clear_references_to(handle)?;
-        }
         let (record, current) = self.current(class, handle)?;
+        let cleared = self.without_references_to(handle)?;
+        // From here on nothing is refused.
+        for replacement in cleared {
+            self.replace(replacement, Vec::new());
+        }
         let mut state = self.state.borrow_mut();
         let overlay = &mut state.overlay;
         for (index, key) in class.indexes.iter().zip(current.keys) {
@@ -113,21 +123,33 @@ impl<'c> Transaction<'c> {
         changes: Vec<(FieldId, Value)>,
     ) -> Result<(), Error> {
         self.expect_writable(class)?;
-        let (record, current) = self.current(class, handle)?;
-        let dictionary = self.dictionary();
-        let old_image = &current.stored.image;
-        let encoded = dictionary.layout(class.id).update(dictionary, old_image, &changes)?;
-        let old = RecordRef::new(dictionary, class, old_image);
+        let replacement = self.replacement(class, handle, &changes)?;
+        let Replacement { record, current, new, .. } = &replacement;
+        let old = RecordRef::new(self.dictionary(), class, &current.stored.image);
         let mut targets = Vec::new();
         for (field, value) in &changes {
             let known = [old.value(*field)];
             let ty = &class.fields[field.0 as usize].ty;
             targets.extend(self.new_targets_of(ty, value, &known)?);
         }
-        let new = self.own(class, encoded, handle.creation);
-        self.check_unique(class, &new.keys, &current.keys, record)?;
-        self.replace(class, record, current, new, targets);
+        self.check_unique(class, &new.keys, &current.keys, *record)?;
+        self.replace(replacement, targets);
         Ok(())
+    }
+
+    /// The record of `handle` with other values. Neither references nor keys are looked at.
+    fn replacement(
+        &self,
+        class: &'c ClassDef,
+        handle: Handle,
+        changes: &[(FieldId, Value)],
+    ) -> Result<Replacement<'c>, Error> {
+        let (record, current) = self.current(class, handle)?;
+        let dictionary = self.dictionary();
+        let old_image = &current.stored.image;
+        let encoded = dictionary.layout(class.id).update(dictionary, old_image, changes)?;
+        let new = self.own(class, encoded, handle.creation);
+        Ok(Replacement { class, record, current, new })
     }
 
     /// The provisional number for the next insert. Transactions count from different numbers, so
@@ -142,15 +164,9 @@ impl<'c> Transaction<'c> {
         overlay.next_number
     }
 
-    /// Puts `new` in the place of `current`; everything was checked.
-    fn replace(
-        &self,
-        class: &ClassDef,
-        record: RecordKey,
-        current: Own,
-        new: Own,
-        targets: Vec<u64>,
-    ) {
+    /// Puts the new version of a record in its place; everything was checked.
+    fn replace(&self, replacement: Replacement<'c>, targets: Vec<u64>) {
+        let Replacement { class, record, current, new } = replacement;
         let mut state = self.state.borrow_mut();
         let overlay = &mut state.overlay;
         for ((index, old), new) in class.indexes.iter().zip(current.keys).zip(&new.keys) {
@@ -197,9 +213,12 @@ impl<'c> Transaction<'c> {
         class.indexes.iter().map(key).collect()
     }
 
-    /// Own references to an own record that is about to be deleted become null, or in lists, where
-    /// null cannot stand, a reference to nothing.
-    fn clear_references_to(&self, target: Handle) -> Result<(), Error> {
+    /// The own records that refer to `target`, without these references, for when it is deleted. It
+    /// is itself not among them; of a committed one there are none, references to it stay.
+    fn without_references_to(&self, target: Handle) -> Result<Vec<Replacement<'c>>, Error> {
+        if !target.is_provisional() {
+            return Ok(Vec::new());
+        }
         let holders: Vec<Handle> = {
             let state = self.state.borrow();
             let refers = |own: &Own| {
@@ -218,12 +237,14 @@ impl<'c> Transaction<'c> {
                 let new = changed.new.as_ref().filter(|own| refers(own))?;
                 Some(Handle { class: *class, id: *id, creation: new.stored.creation })
             });
-            inserted.chain(changed).collect()
+            inserted.chain(changed).filter(|holder| *holder != target).collect()
         };
-        holders.into_iter().try_for_each(|holder| self.clear_references(holder, target))
+        holders.into_iter().map(|holder| self.without_references(holder, target)).collect()
     }
 
-    fn clear_references(&self, holder: Handle, target: Handle) -> Result<(), Error> {
+    /// Of the two checks of an update neither is needed: no reference is new, and a key that
+    /// changes gets a null part, as lists are no parts of keys, so nothing stands in its way.
+    fn without_references(&self, holder: Handle, target: Handle) -> Result<Replacement<'c>, Error> {
         let class = self.class_of(holder)?;
         let stored = self.stored(holder).ok_or(Error::Gone(holder))?;
         let record = RecordRef::new(self.dictionary(), class, &stored.image);
@@ -234,7 +255,14 @@ impl<'c> Transaction<'c> {
                 changes.push((FieldId(position as u32), cleared));
             }
         }
-        self.update_changes(class, holder, changes)
+        let replacement = self.replacement(class, holder, &changes)?;
+        let Replacement { current, new, .. } = &replacement;
+        let keys = current.keys.iter().zip(&new.keys);
+        for (old, new) in keys {
+            let free = old.bytes == new.bytes || new.has_null;
+            assert!(free, "clearing a reference changed a key of {holder} to one without null");
+        }
+        Ok(replacement)
     }
 
     /// Refuses keys that another record of the view has in a unique index. The keys in `old`, if
@@ -339,12 +367,12 @@ impl<'c> Transaction<'c> {
     }
 
     /// The points of the committed records that `value` refers to and `known` does not. Each target
-    /// must be there: a new reference to nothing is refused.
+    /// must be there: a new reference to a record that is not is refused.
     fn new_targets_of(&self, ty: &Type, value: &Value, known: &[Value]) -> Result<Vec<u64>, Error> {
         let mut targets = BTreeSet::new();
-        self.references(ty, value, &mut targets);
+        self.references(ty, value, false, &mut targets);
         let mut old = BTreeSet::new();
-        known.iter().for_each(|value| self.references(ty, value, &mut old));
+        known.iter().for_each(|value| self.references(ty, value, false, &mut old));
         let mut points = Vec::new();
         for (class, reference) in targets.difference(&old) {
             let target = Handle::from_reference(*class, *reference);
@@ -359,18 +387,26 @@ impl<'c> Transaction<'c> {
         Ok(points)
     }
 
-    fn references(&self, ty: &Type, value: &Value, into: &mut BTreeSet<(ClassId, Reference)>) {
+    /// What `value` refers to. An item of a list may refer to nothing, a field has null for that.
+    fn references(
+        &self,
+        ty: &Type,
+        value: &Value,
+        in_list: bool,
+        into: &mut BTreeSet<(ClassId, Reference)>,
+    ) {
         match (ty, value) {
+            (Type::Ref(_), Value::Ref(reference)) if in_list && *reference == Handle::NOTHING => {}
             (Type::Ref(class), Value::Ref(reference)) => {
                 into.insert((*class, *reference));
             }
             (Type::Vector(item) | Type::Array(item, _), Value::List(values)) => {
-                values.iter().for_each(|value| self.references(item, value, into));
+                values.iter().for_each(|value| self.references(item, value, true, into));
             }
             (Type::Struct(id), Value::Struct(values)) => {
                 let fields = &self.dictionary().structs()[id.0 as usize].fields;
                 for (field, value) in fields.iter().zip(values) {
-                    self.references(&field.ty, value, into);
+                    self.references(&field.ty, value, false, into);
                 }
             }
             _ => {}
@@ -381,9 +417,7 @@ impl<'c> Transaction<'c> {
 /// `value` without references to `target`.
 fn without(value: Value, target: Reference, in_list: bool) -> Value {
     match value {
-        Value::Ref(reference) if reference == target && in_list => {
-            Value::Ref(Reference { id: 0, creation: 0 })
-        }
+        Value::Ref(reference) if reference == target && in_list => Value::Ref(Handle::NOTHING),
         Value::Ref(reference) if reference == target => Value::Null,
         Value::Struct(values) => {
             Value::Struct(values.into_iter().map(|value| without(value, target, false)).collect())

@@ -3,7 +3,10 @@
 //! Accepted is exactly what some transaction could have encoded with this dictionary, as far as
 //! the bytes alone can tell; so `store` may rely on: classes and index positions exist and
 //! are of the kind asked for; images are canonical; each record is changed at most once; inserts
-//! alone await autoids, and references name only inserts that exist.
+//! alone await autoids, and references name inserts of this write set that exist, or the past.
+//!
+//! References to the past are taken as they are, `Handle::NOTHING` among them: whatever they
+//! name that is not there, they lead nowhere, as those do whose target was deleted.
 
 use quorate_schema::bytes::{Malformed, Reader};
 use quorate_schema::{ClassDef, ClassId, Dictionary, Patch, PatchWhat, Reference};

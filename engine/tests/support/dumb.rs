@@ -15,6 +15,7 @@ class Item {
     signed<1> v;
     nullable string s;
     ref<Item> link;
+    vector<ref<Item>> links;
     autoid n;
     unique hash<k> by_k;
     unique tree<s> by_s;
@@ -93,6 +94,7 @@ pub(crate) struct Row {
     pub(crate) v: i64,
     pub(crate) s: Option<String>,
     pub(crate) link: Option<Reference>,
+    pub(crate) links: Vec<Reference>,
     /// None before the commit.
     pub(crate) n: Option<u64>,
 }
@@ -104,6 +106,7 @@ impl Row {
             "v" => Value::Signed(self.v),
             "s" => self.s.clone().map_or(Value::Null, Value::Text),
             "link" => self.link.map_or(Value::Null, Value::Ref),
+            "links" => Value::List(self.links.iter().copied().map(Value::Ref).collect()),
             "n" => Value::Unsigned(self.n.unwrap_or(u64::MAX)),
             other => panic!("no field {other}"),
         }
@@ -111,13 +114,13 @@ impl Row {
 
     /// What a program writes: all but the autoid.
     pub(crate) fn values(&self) -> Vec<(&'static str, Value)> {
-        ["k", "v", "s", "link"].map(|field| (field, self.value(field))).to_vec()
+        ["k", "v", "s", "link", "links"].map(|field| (field, self.value(field))).to_vec()
     }
 
     /// What a program reads.
     pub(crate) fn read(&self) -> Vec<Value> {
         let mut values: Vec<Value> =
-            ["k", "v", "s", "link"].map(|field| self.value(field)).to_vec();
+            ["k", "v", "s", "link", "links"].map(|field| self.value(field)).to_vec();
         values.push(self.n.map_or(Value::Null, Value::Unsigned));
         values
     }
@@ -325,7 +328,8 @@ impl State {
         }
         let lasting = |row: &Row| {
             let mut row = row.clone();
-            if let Some(link) = row.link.as_mut().filter(|link| link.is_provisional()) {
+            let links = row.link.iter_mut().chain(&mut row.links);
+            for link in links.filter(|link| link.is_provisional()) {
                 *link = Reference { id: places[&link.id], creation: index };
             }
             row

@@ -342,11 +342,17 @@ impl Open {
             self.view.values().map(|(handle, _)| handle.reference()).collect();
         let link =
             if links.is_empty() || random.once_in(2) { None } else { Some(*random.pick(&links)) };
+        let mut items = Vec::new();
+        while random.once_in(3) {
+            let nothing = links.is_empty() || random.once_in(8);
+            items.push(if nothing { Handle::NOTHING } else { *random.pick(&links) });
+        }
         Row {
             k: random.below(12),
             v: random.below(4) as i64 - 2,
             s: random.pick(&texts).map(str::to_owned),
             link,
+            links: items,
             n: None,
         }
     }
@@ -406,16 +412,15 @@ impl Open {
             return true;
         }
         let handle = inserted.unwrap();
-        self.link_to(row.link);
+        self.link_to(row.link.iter().chain(&row.links));
         assert!(handle.is_provisional() && !self.has(handle));
         self.view.insert(place(handle), (handle, row));
         false
     }
 
-    fn link_to(&mut self, link: Option<Reference>) {
-        if let Some(link) = link.filter(|link| !link.is_provisional()) {
-            self.targets.insert(link.id);
-        }
+    fn link_to<'a>(&mut self, links: impl Iterator<Item = &'a Reference>) {
+        let committed = links.filter(|link| !link.is_provisional() && **link != Handle::NOTHING);
+        self.targets.extend(committed.map(|link| link.id));
     }
 
     fn update(&mut self, random: &mut Random, newest: &State) -> bool {
@@ -430,13 +435,14 @@ impl Open {
             return false;
         }
         let mut row = self.view[&place(handle)].1.clone();
-        let old_link = row.link;
+        let old = row.clone();
         for (field, _) in &changes {
             match *field {
                 "k" => row.k = new.k,
                 "v" => row.v = new.v,
                 "s" => row.s = new.s.clone(),
-                _ => row.link = new.link,
+                "link" => row.link = new.link,
+                _ => row.links = new.links.clone(),
             }
         }
         if let Some((index, key)) = self.violation(&row, Some(handle)) {
@@ -446,9 +452,8 @@ impl Open {
             return true;
         }
         updated.unwrap();
-        if row.link != old_link {
-            self.link_to(row.link);
-        }
+        self.link_to(row.link.iter().filter(|link| old.link != Some(**link)));
+        self.link_to(row.links.iter().filter(|link| !old.links.contains(link)));
         self.replace(handle, row);
         false
     }
@@ -470,15 +475,15 @@ impl Open {
         }
         deleted.unwrap();
         if handle.is_provisional() {
-            let referring: Vec<Handle> = self
-                .view
-                .values()
-                .filter(|(_, row)| row.link == Some(handle.reference()))
-                .map(|(holder, _)| *holder)
-                .collect();
-            for holder in referring {
+            let target = handle.reference();
+            let refers = |row: &Row| row.link == Some(target) || row.links.contains(&target);
+            let referring: Vec<(Handle, Row)> =
+                self.view.values().filter(|(_, row)| refers(row)).cloned().collect();
+            for (holder, mut row) in referring {
                 self.note_record(holder);
-                let row = Row { link: None, ..self.view[&place(holder)].1.clone() };
+                row.link = row.link.filter(|link| *link != target);
+                let to_target = |link: &&mut Reference| **link == target;
+                row.links.iter_mut().filter(to_target).for_each(|link| *link = Handle::NOTHING);
                 self.replace(holder, row);
             }
         } else {
