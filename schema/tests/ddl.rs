@@ -120,7 +120,59 @@ fn deep_nesting_is_refused_not_followed() {
 #[test]
 fn many_errors_are_cut_off() {
     let text = format!("declare database d; class C {{ {} }};", "wrong x; ".repeat(10_000));
-    assert_eq!(Dictionary::parse(&text).unwrap_err().errors().len(), 100);
+    let errors = Dictionary::parse(&text).unwrap_err();
+    assert_eq!((errors.errors().len(), errors.are_cut_off()), (100, true));
+    assert!(errors.to_string().ends_with("\nmore errors are not shown"), "{errors}");
+    assert!(errors.render("x.ddl").ends_with("\nmore errors are not shown\n"));
+    // All there are is no cut.
+    let text = format!("declare database d; class C {{ {} }};", "trie<x> i; ".repeat(100));
+    let errors = Dictionary::parse(&text).unwrap_err();
+    assert_eq!((errors.errors().len(), errors.are_cut_off()), (100, false));
+    assert!(!errors.to_string().contains("not shown"));
+    assert!(!errors.render("x.ddl").contains("not shown"));
+}
+
+/// What is printed per error is bounded, whatever the lines are like, and its caret is right.
+#[test]
+fn long_lines_are_shown_in_part() {
+    let long = " ".repeat(600_000);
+    let class = |members: &str| format!("declare database d;\nclass C {{ {members} }};\n");
+    let n = "n".repeat(300_000);
+    let texts = [
+        class(&"wrong x; ".repeat(70_000)),
+        class(&"\u{e4} x; ".repeat(70_000)),
+        class(&format!("int4 x;{long}wrong y;{long}int4 z;")),
+        class(&format!("string s = \"{long}")),
+        class(&format!("{} {n};", "int4 x; ".repeat(200))),
+        class(&format!("{n} x; ").repeat(5)),
+        format!("declare database d; class {n} {{ {} }};", "int4 x; ".repeat(200)),
+        format!("declare database d;\nclass C {{ int4 x;{long}\n"),
+        format!("declare database d;\nclass C {{ int4 x;{long}"),
+        format!("declare database d;\nclass C {{ /*{long}\n{long}"),
+        format!("declare database d;\nclass C {{ \"{long}\n{long}"),
+    ];
+    for text in &texts {
+        let errors = Dictionary::parse(text).unwrap_err();
+        let (plain, drawn) = (errors.to_string(), errors.render("x.ddl"));
+        let head = &text.as_bytes()[..40];
+        let limit = 2_000 * errors.errors().len();
+        assert!(plain.len() < limit, "{} bytes for {head:?}", plain.len());
+        assert!(drawn.len() < 4 * limit, "{} bytes drawn for {head:?}", drawn.len());
+    }
+    let errors = Dictionary::parse(&texts[2]).unwrap_err();
+    let blank = " ".repeat(80);
+    let plain = format!(
+        "schema line 2, column 600018: unknown type `wrong`\n  | ...{blank}wrong y;{}...\n  \
+         |    {blank}^^^^^",
+        " ".repeat(72)
+    );
+    assert_eq!(errors.to_string(), plain);
+    let drawn = errors.render("x.ddl");
+    let lines: Vec<&str> = drawn.lines().collect();
+    assert!(lines[1].ends_with("[ x.ddl:2:600018 ]"), "{drawn}");
+    let caret = lines[4].chars().position(|char| char == '\u{2500}').unwrap();
+    assert_eq!(lines[3].chars().skip(caret).take(8).collect::<String>(), "wrong y;", "{drawn}");
+    assert!(lines[3].starts_with(" 2 \u{2502} ...") && lines[3].ends_with("..."), "{drawn}");
 }
 
 /// Every limit is refused one past it, and held at once: nothing grows with the square of a text.
