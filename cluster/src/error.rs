@@ -108,6 +108,8 @@ pub enum ParamsError {
 
 /// Why a peer was refused, or refused us, in the handshake.
 ///
+/// Its values are the other side's, whichever of the two refused: each knows its own.
+///
 /// A refusal closes that connection and changes nothing else. Some pass by themselves (a node that
 /// restarts is refused until its former self is gone), others never do: [`RejectReason::is_final`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
@@ -116,7 +118,7 @@ pub enum RejectReason {
     /// No common version of the protocol.
     #[error("it speaks protocol versions {min} to {max}; update the older program")]
     VersionUnsupported {
-        /// The oldest version the refusing side speaks.
+        /// The oldest version the other side speaks.
         min: u16,
         /// The newest.
         max: u16,
@@ -124,13 +126,13 @@ pub enum RejectReason {
     /// It belongs to another cluster.
     #[error("it belongs to cluster {cluster_id:032x}, not to ours; check the addresses")]
     OtherCluster {
-        /// The refusing side's cluster.
+        /// The other side's cluster.
         cluster_id: u128,
     },
     /// It belongs to another epoch of the cluster.
     #[error("it is in epoch {epoch} of the cluster; restart the older one without state")]
     OtherEpoch {
-        /// The refusing side's epoch.
+        /// The other side's epoch.
         epoch: u64,
     },
     /// It was opened with another dictionary.
@@ -138,7 +140,7 @@ pub enum RejectReason {
         "its dictionary differs (digest {digest:032x}); open all nodes with the same dictionary"
     )]
     OtherDictionary {
-        /// Digest of the refusing side's dictionary.
+        /// Digest of the other side's dictionary.
         digest: u128,
     },
     /// Another process with the same node id is connected and alive.
@@ -147,19 +149,19 @@ pub enum RejectReason {
     /// The node id is not a position in the node list.
     #[error("its list has {nodes} nodes, which leaves out this node id; check the node lists")]
     UnknownNode {
-        /// Length of the refusing side's list.
+        /// Length of the other side's list.
         nodes: u32,
     },
     /// The node lists differ in length.
     #[error("its list has {nodes} nodes; give all nodes the same list")]
     NodesDiffer {
-        /// Length of the refusing side's list.
+        /// Length of the other side's list.
         nodes: u32,
     },
     /// The address leads to another node than the list says.
-    #[error("at this address is node {node}; check the addresses in the node lists")]
+    #[error("the address dialled leads to node {node}; check the addresses in the node lists")]
     WrongNode {
-        /// The refusing side.
+        /// The node that was reached, which is the refusing side.
         node: NodeId,
     },
     /// The address leads back to the caller.

@@ -18,8 +18,9 @@ impl Transport {
         let node = hello.card.identity.node;
         match self.judge(hello) {
             Ok(version) => self.welcome(token, hello, version),
-            Err(reason) => {
+            Err(told) => {
                 if (node.0 as usize) < self.links.len() {
+                    let reason = seen_from_here(told, hello);
                     let link = &mut self.links[node.0 as usize];
                     let news = !link.up && link.refusal != Some(reason);
                     if news {
@@ -33,7 +34,7 @@ impl Transport {
                 let connection = self.connections.get_mut(&token).expect("it said hello");
                 connection.state = State::Refused;
                 let mut frame = FrameWriter::new();
-                encode_reject(&reason, frame.writer());
+                encode_reject(&told, frame.writer());
                 self.queue(token, Kind::Reject, frame);
             }
         }
@@ -165,5 +166,76 @@ impl Transport {
         x ^= x >> 27;
         self.settings.random = x;
         x.wrapping_mul(0x2545_F491_4F6C_DD1D).max(1)
+    }
+}
+
+/// What a refusal that tells the caller of this node says here of the caller.
+fn seen_from_here(told: RejectReason, hello: &Hello) -> RejectReason {
+    let Card { cluster_id, epoch, dictionary, node_count, .. } = hello.card;
+    match told {
+        RejectReason::VersionUnsupported { .. } => {
+            RejectReason::VersionUnsupported { min: hello.version_min, max: hello.version_max }
+        }
+        RejectReason::OtherCluster { .. } => RejectReason::OtherCluster { cluster_id },
+        RejectReason::OtherEpoch { .. } => RejectReason::OtherEpoch { epoch },
+        RejectReason::OtherDictionary { .. } => {
+            RejectReason::OtherDictionary { digest: dictionary }
+        }
+        // Its own list has room for it.
+        RejectReason::UnknownNode { .. } | RejectReason::NodesDiffer { .. } => {
+            RejectReason::NodesDiffer { nodes: node_count }
+        }
+        // These are the same from both sides.
+        RejectReason::DuplicateNode
+        | RejectReason::WrongNode { .. }
+        | RejectReason::SelfConnection
+        | RejectReason::WrongDirection
+        | RejectReason::ShuttingDown => told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_consensus::NodeId;
+
+    use super::*;
+    use crate::replica::Channel;
+
+    #[test]
+    fn what_is_kept_of_a_refusal_tells_of_the_caller() {
+        let card = Card {
+            identity: Identity::new(1, 2),
+            nonce: 3,
+            cluster_id: 4,
+            epoch: 5,
+            dictionary: 6,
+            node_count: 7,
+        };
+        let mut hello = Hello::new(card, NodeId(0), Channel::Control);
+        (hello.version_min, hello.version_max) = (8, 9);
+        let differ = RejectReason::NodesDiffer { nodes: 7 };
+        let wrong = RejectReason::WrongNode { node: NodeId(0) };
+        let cases = [
+            (
+                RejectReason::VersionUnsupported { min: 100, max: 100 },
+                RejectReason::VersionUnsupported { min: 8, max: 9 },
+            ),
+            (
+                RejectReason::OtherCluster { cluster_id: 100 },
+                RejectReason::OtherCluster { cluster_id: 4 },
+            ),
+            (RejectReason::OtherEpoch { epoch: 100 }, RejectReason::OtherEpoch { epoch: 5 }),
+            (
+                RejectReason::OtherDictionary { digest: 100 },
+                RejectReason::OtherDictionary { digest: 6 },
+            ),
+            (RejectReason::NodesDiffer { nodes: 100 }, differ),
+            (RejectReason::UnknownNode { nodes: 100 }, differ),
+            (wrong, wrong),
+            (RejectReason::DuplicateNode, RejectReason::DuplicateNode),
+        ];
+        for (told, seen) in cases {
+            assert_eq!(seen_from_here(told, &hello), seen);
+        }
     }
 }
