@@ -121,7 +121,9 @@ pub enum OpenError {
     /// The cluster was not ready within `connect_timeout_ms`.
     #[error(
         "the cluster was not ready within {waited_ms} ms; waiting for {}; start those nodes, or \
-         raise connect_timeout_ms",
+         raise connect_timeout_ms. Every node must call listen() or spawn_listener() once it is \
+         open. Where one was never connected, check the addresses, and that all nodes have the \
+         same list in the same order, and each its own place in it as node_id",
         list(waiting_for)
     )]
     Timeout {

@@ -12,7 +12,7 @@ use quorate_cluster::{
     RejectReason,
 };
 use quorate_consensus::NodeId;
-use quorate_engine::DatabaseParams;
+use quorate_engine::{DatabaseParams, dictionary_digest};
 use quorate_schema::Dictionary;
 use support::{add, amount, dictionary, free_addresses, open, params};
 
@@ -26,6 +26,14 @@ fn refused(result: Result<support::Node, OpenError>) -> OpenError {
     match result {
         Ok(node) => panic!("node {} was opened", node.id),
         Err(error) => error,
+    }
+}
+
+/// Who is at the other end of a refusal, and the reason.
+fn rejected(error: &OpenError) -> (NodeId, RejectReason) {
+    match error {
+        OpenError::Rejected { node, reason, .. } => (*node, *reason),
+        other => panic!("not a refusal: {other}"),
     }
 }
 
@@ -77,7 +85,10 @@ fn open_says_whom_it_waited_for_and_frees_its_address() {
         let OpenError::Timeout { waited_ms: 300, waiting_for } = &error else { panic!("{error}") };
         let nodes: Vec<_> = waiting_for.iter().map(|waiting| waiting.node).collect();
         assert_eq!(nodes, [NodeId(1), NodeId(2)]);
-        assert!(error.to_string().contains(&addresses[2]), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&addresses[2]), "{text}");
+        let hints = ["call listen() or spawn_listener()", "check the addresses", "node_id"];
+        assert!(hints.iter().all(|hint| text.contains(hint)), "{text}");
     }
 }
 
@@ -112,15 +123,15 @@ fn another_dictionary_is_refused_by_name() {
     let other = Dictionary::parse("declare database test; class Other { string name; };").unwrap();
     let first = params(&addresses, &[1, 1], 0).with_connect(2_000, 50);
     let second = params(&addresses, &[1, 1], 1).with_connect(20_000, 50);
+    let digests = [dictionary_digest(&dictionary()), dictionary_digest(&other)];
     let opener = thread::spawn(move || open(first));
+    // Each side is told what the other one has.
     let error = Database::open("test", other, second).unwrap_err();
-    let is_named = |error: &OpenError, by: NodeId| {
-        let OpenError::Rejected { node, reason, .. } = error else { return false };
-        *node == by && matches!(reason, RejectReason::OtherDictionary { .. })
-    };
-    assert!(is_named(&error, NodeId(0)), "{error}");
+    let reason = RejectReason::OtherDictionary { digest: digests[0] };
+    assert_eq!(rejected(&error), (NodeId(0), reason));
     let error = refused(opener.join().unwrap());
-    assert!(is_named(&error, NodeId(1)), "{error}");
+    let reason = RejectReason::OtherDictionary { digest: digests[1] };
+    assert_eq!(rejected(&error), (NodeId(1), reason));
 }
 
 #[test]
@@ -131,12 +142,12 @@ fn node_lists_that_differ_are_refused_by_name() {
         params(&addresses[..2], &[1, 1], 0).with_connect(2_000, 50),
         params(&addresses, &[1, 1, 1], 1).with_connect(20_000, 50),
     ]);
-    for result in results {
-        let error = refused(result);
-        let differ =
-            matches!(error, OpenError::Rejected { reason: RejectReason::NodesDiffer { .. }, .. });
-        assert!(differ, "{error}");
-    }
+    // Each side is told how long the list of the other one is.
+    let errors: Vec<_> = results.into_iter().map(refused).collect();
+    assert_eq!(rejected(&errors[0]), (NodeId(1), RejectReason::NodesDiffer { nodes: 3 }));
+    assert_eq!(rejected(&errors[1]), (NodeId(0), RejectReason::NodesDiffer { nodes: 2 }));
+    assert!(errors[0].to_string().contains("its list has 3 nodes"), "{}", errors[0]);
+    assert!(errors[1].to_string().contains("its list has 2 nodes"), "{}", errors[1]);
     // In a rank: seen when the cluster is to be formed.
     let addresses = free_addresses(2);
     let results = open_each(vec![
@@ -148,6 +159,23 @@ fn node_lists_that_differ_are_refused_by_name() {
         matches!(error, OpenError::Cluster(ClusterError::NodesDiffer { node: NodeId(1), .. }))
     };
     assert!(errors.iter().any(named), "{errors:?}");
+}
+
+#[test]
+fn an_address_of_another_node_is_named_on_both_sides() {
+    let addresses = free_addresses(3);
+    let swapped = [&addresses[1], &addresses[0], &addresses[2]].map(String::clone);
+    let results = open_each(vec![
+        params(&addresses, &[1, 1, 1], 1).with_connect(2_000, 50),
+        params(&swapped, &[1, 1, 1], 2).with_connect(20_000, 50),
+    ]);
+    let errors: Vec<_> = results.into_iter().map(refused).collect();
+    let reason = RejectReason::WrongNode { node: NodeId(1) };
+    assert_eq!(rejected(&errors[0]), (NodeId(2), reason));
+    assert_eq!(rejected(&errors[1]), (NodeId(0), reason));
+    for error in errors {
+        assert!(error.to_string().contains("the address dialled leads to node 1"), "{error}");
+    }
 }
 
 #[test]
