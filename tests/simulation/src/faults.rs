@@ -1,6 +1,6 @@
 //! The storm: crashes, partitions, pauses, cut links, each at random moments.
 
-use quorate_cluster::replica::Input;
+use quorate_cluster::replica::{Input, Phase};
 use quorate_consensus::Role;
 
 use crate::node::Process;
@@ -90,9 +90,11 @@ impl World {
     }
 
     fn can_lose(&self, victim: usize) -> bool {
+        // Who is leaving may be gone at any moment, and take along what it holds.
+        let stays = |process: &Process| process.replica.phase() == Phase::Member;
         let others = self.nodes.iter().enumerate().filter(|(node, _)| *node != victim);
-        let identities: Vec<_> =
-            others.filter_map(|(_, process)| process.as_ref().map(|p| p.identity)).collect();
+        let others = others.filter_map(|(_, process)| process.as_ref());
+        let identities: Vec<_> = others.filter(|p| stays(p)).map(|p| p.identity).collect();
         let cores = self.nodes.iter().flatten().filter_map(|process| process.replica.core());
         let mut any = false;
         for core in cores {

@@ -25,6 +25,9 @@ const LINGER_MS: Ticks = 2_000;
 pub(super) struct Farewell {
     /// Stopped or departed, in the applied log.
     in_log: BTreeSet<Identity>,
+    /// Incarnations that asked to be taken out, or were. None of them ever comes back; what asks to
+    /// be taken in was said before.
+    leaving: BTreeSet<Identity>,
     /// Peers that saw the end.
     goodbyes: BTreeSet<Identity>,
     /// Since when a peer is not linked, and that it once was or was missed.
@@ -58,6 +61,15 @@ impl Farewell {
 
     pub(super) fn has(&self, identity: Identity) -> bool {
         self.in_log.contains(&identity)
+    }
+
+    /// These are not members any more.
+    pub(super) fn removed(&mut self, identities: impl Iterator<Item = Identity>) {
+        self.leaving.extend(identities);
+    }
+
+    pub(super) fn wants_out(&self, identity: Identity) -> bool {
+        self.leaving.contains(&identity)
     }
 
     /// For images.
@@ -164,6 +176,7 @@ impl Member {
     pub(super) fn remove_member(&mut self, node: &mut Node, leaver: Identity) {
         // On every node: one that leads later must not take in again who wants to leave.
         self.joiners.remove(&leaver);
+        self.farewell.leaving.insert(leaver);
         if !self.is_leading() {
             return;
         }
@@ -252,10 +265,21 @@ impl Member {
                 *self.farewell.ended_at.insert(node.now)
             }
         };
-        let all_said = node.links.values().all(|l| self.farewell.goodbyes.contains(&l.identity));
-        if all_said || node.now >= ended_at + LINGER_MS {
+        let patience = LINGER_MS.max(node.settings.departed_after_ms);
+        if self.all_know(node) || node.now >= ended_at + patience {
             self.end = Some(Ok(()));
         }
+    }
+
+    /// Every other member said goodbye, or has been away for so long that it counts as gone: one
+    /// whose link broke just now may need this node to see the end in its log.
+    fn all_know(&mut self, node: &Node) -> bool {
+        let away = node.settings.departed_after_ms;
+        let others: Vec<Identity> =
+            self.applied_config.current.iter().map(|member| member.identity).collect();
+        others.into_iter().filter(|other| *other != node.identity()).all(|other| {
+            self.farewell.goodbyes.contains(&other) || self.farewell.silent_for(node, other) >= away
+        })
     }
 
     /// The others may be gone, or unable to agree on anything.

@@ -139,9 +139,14 @@ impl Member {
             Body::Config(config) => {
                 node.counters.configs += 1;
                 node.counters.joint_configs += u64::from(config.next.is_some());
-                self.applied_config = config.clone();
+                let before = std::mem::replace(&mut self.applied_config, config.clone());
+                let removed = before.identities().into_iter().filter(|who| !config.contains(*who));
+                self.farewell.removed(removed);
                 // Who has its rank wants nothing more; it would ask again.
-                self.joiners.retain(|joiner, _| config.rank_of(*joiner) == 0);
+                let farewell = &self.farewell;
+                self.joiners.retain(|joiner, _| {
+                    config.rank_of(*joiner) == 0 && !farewell.wants_out(*joiner)
+                });
                 Ok(())
             }
             Body::Window { first_index, count, payload } => {

@@ -199,8 +199,10 @@ impl Member {
             }
             PeerMessage::Standing(_) => self.admit(node),
             PeerMessage::Join => {
-                self.joiners.entry(from).or_default();
-                self.admit(node);
+                if !self.farewell.wants_out(from) {
+                    self.joiners.entry(from).or_default();
+                    self.admit(node);
+                }
             }
             PeerMessage::Submit { term, id, request } => {
                 self.request_from(node, from, term, id, request);
