@@ -3,8 +3,12 @@
 //! A node that stops has its stop put into the log. When every member of the configuration has
 //! one there (or a departure, which the leader writes for members silent beyond the limit while
 //! others stop), the cluster has ended, and every node sees that at the same entry. It says
-//! goodbye, and goes when all linked peers have said theirs, or are gone: until then it votes,
-//! stores and acknowledges, so that the last one too can see the end in its log.
+//! goodbye, and goes when every other member has said its own, or has been away for so long that it
+//! counts as gone: until then it votes, stores and acknowledges, so that the last one too can see
+//! the end in its log.
+//!
+//! An incarnation that asked to leave, or was taken out, is never taken in again, whatever old
+//! message or leftover says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
