@@ -16,15 +16,16 @@
 //! * `deadlines` holds exactly the unanswered requests.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use quorate_consensus::{Term, Ticks};
 
-/// One request.
+use super::message::Request;
+
+/// One request on its way.
 #[derive(Debug)]
-struct Request {
-    /// The encoded submission.
-    bytes: Arc<[u8]>,
+struct Waiting {
+    /// What the leader is asked for.
+    request: Request,
     /// The term whose leader got a copy that may still enter the log.
     asked: Option<Term>,
     /// When the caller wants an answer.
@@ -36,7 +37,7 @@ struct Request {
 /// All own requests, by sequence.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    requests: BTreeMap<u64, Request>,
+    requests: BTreeMap<u64, Waiting>,
     waiting: BTreeSet<u64>,
     /// The unanswered requests, by deadline.
     deadlines: BTreeSet<(Ticks, u64)>,
@@ -75,9 +76,9 @@ pub(super) struct Lost {
 
 impl Pending {
     /// Takes a request in, waiting.
-    pub(super) fn insert(&mut self, sequence: u64, bytes: Arc<[u8]>, deadline: Ticks) {
-        let request = Request { bytes, asked: None, deadline, answered: false };
-        let before = self.requests.insert(sequence, request);
+    pub(super) fn insert(&mut self, sequence: u64, request: Request, deadline: Ticks) {
+        let waiting = Waiting { request, asked: None, deadline, answered: false };
+        let before = self.requests.insert(sequence, waiting);
         assert!(before.is_none(), "sequence {sequence} was submitted twice");
         self.waiting.insert(sequence);
         self.deadlines.insert((deadline, sequence));
@@ -88,23 +89,23 @@ impl Pending {
         !self.waiting.is_empty()
     }
 
-    /// Marks every waiting request as given to the leader of `term`, and returns their bytes.
-    pub(super) fn ask_all(&mut self, term: Term) -> Vec<(u64, Arc<[u8]>)> {
+    /// Marks every waiting request as given to the leader of `term`, and returns them.
+    pub(super) fn ask_all(&mut self, term: Term) -> Vec<(u64, Request)> {
         let waiting = std::mem::take(&mut self.waiting);
         let mut asked = Vec::with_capacity(waiting.len());
         for sequence in waiting {
             let request = self.requests.get_mut(&sequence).expect("waiting requests exist");
             assert!(!request.answered, "an answered request waited");
             request.asked = Some(term);
-            asked.push((sequence, request.bytes.clone()));
+            asked.push((sequence, request.request.clone()));
         }
         asked
     }
 
     /// The requests given to the leader of `term` so far, for a link that came back.
-    pub(super) fn asked_in(&self, term: Term) -> Vec<(u64, Arc<[u8]>)> {
+    pub(super) fn asked_in(&self, term: Term) -> Vec<(u64, Request)> {
         let asked = self.requests.iter().filter(|(_, request)| request.asked == Some(term));
-        asked.map(|(&sequence, request)| (sequence, request.bytes.clone())).collect()
+        asked.map(|(&sequence, request)| (sequence, request.request.clone())).collect()
     }
 
     /// The copy given to the leader of `term` was refused there and never enters a log.
@@ -162,7 +163,7 @@ impl Pending {
             return lost;
         }
         self.resolved = term;
-        let earlier = |request: &Request| request.asked.is_some_and(|asked| asked < term);
+        let earlier = |request: &Waiting| request.asked.is_some_and(|asked| asked < term);
         for (&sequence, request) in self.requests.iter_mut().filter(|(_, r)| earlier(r)) {
             request.asked = None;
             if request.answered {
@@ -211,7 +212,7 @@ mod tests {
     fn pending(sequences: &[u64]) -> Pending {
         let mut pending = Pending::default();
         for &sequence in sequences {
-            pending.insert(sequence, Arc::from([1u8].as_slice()), 100);
+            pending.insert(sequence, Request::Stop, 100);
         }
         pending
     }
@@ -242,8 +243,8 @@ mod tests {
     #[test]
     fn a_later_sequence_with_an_earlier_deadline_is_answered_in_time() {
         let mut pending = Pending::default();
-        pending.insert(6, Arc::from([1u8].as_slice()), 100);
-        pending.insert(5, Arc::from([1u8].as_slice()), 200);
+        pending.insert(6, Request::Stop, 100);
+        pending.insert(5, Request::Stop, 200);
         assert_eq!(pending.next_deadline(), Some(100));
         assert_eq!(pending.expire(100), Expired { refused: vec![6], in_doubt: vec![] });
         assert_eq!(pending.next_deadline(), Some(200));

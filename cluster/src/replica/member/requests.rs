@@ -25,7 +25,8 @@ impl Member {
         let mut writer = Writer::new();
         submission.encode(&mut writer);
         let deadline = node.now + node.settings.commit_limit_ms;
-        node.pending.insert(sequence, Arc::from(writer.finish()), deadline);
+        let request = Request::Transaction(Arc::from(writer.finish()));
+        node.pending.insert(sequence, request, deadline);
         self.give_waiting(node);
     }
 
@@ -36,8 +37,8 @@ impl Member {
             return;
         }
         let term = self.core.term();
-        for (sequence, bytes) in node.pending.ask_all(term) {
-            self.give(node, leader, term, sequence, bytes);
+        for (sequence, request) in node.pending.ask_all(term) {
+            self.give(node, leader, term, sequence, request);
         }
     }
 
@@ -46,9 +47,9 @@ impl Member {
     pub(super) fn repeat_requests(&mut self, node: &mut Node, leader: Identity) {
         if leader != node.identity() {
             let term = self.core.term();
-            for (sequence, bytes) in node.pending.asked_in(term) {
+            for (sequence, request) in node.pending.asked_in(term) {
                 node.counters.repeats += 1;
-                self.give(node, leader, term, sequence, bytes);
+                self.give(node, leader, term, sequence, request);
             }
         }
         self.give_waiting(node);
@@ -60,10 +61,9 @@ impl Member {
         leader: Identity,
         term: Term,
         sequence: u64,
-        bytes: Arc<[u8]>,
+        request: Request,
     ) {
         let id = node.transaction_id(sequence);
-        let request = Request::Transaction(bytes);
         if leader == node.identity() {
             self.request_from(node, leader, term, id, request);
         } else {
