@@ -181,9 +181,9 @@ fn strangers_are_refused_by_reason() {
     cluster.stop();
 }
 
-/// A stranger that is welcomed on both channels as node 2.
-fn welcomed(cluster: &Cluster) -> [(Stranger, Stamp); 2] {
-    [Channel::Control, Channel::Bulk].map(|channel| {
+/// A stranger that is welcomed on all channels as node 2.
+fn welcomed(cluster: &Cluster) -> [(Stranger, Stamp); 3] {
+    Channel::ALL.map(|channel| {
         let mut stranger = Stranger::connect(cluster);
         match stranger.say(&Hello { channel, ..hello(card()) }) {
             Answer::Welcome(Welcome { connection_epoch, card, .. }) => {
@@ -225,14 +225,16 @@ fn a_welcomed_peer_that_misbehaves_loses_its_link_only() {
             bytes
         },
     ];
-    for case in cases {
-        let [(mut control, stamp), (mut bulk, _)] = welcomed(&cluster);
+    for (number, case) in cases.into_iter().enumerate() {
+        let mut link = welcomed(&cluster);
         let connected = || cluster.db(0).cluster().unwrap().members[2].connected;
         eventually("the link is up", connected);
-        control.send(&case(stamp));
-        // Both halves end with the one that misbehaved.
-        assert_eq!(control.answer(), Answer::Closed);
-        assert_eq!(bulk.answer(), Answer::Closed);
+        let (bad, stamp) = &mut link[number % Channel::ALL.len()];
+        bad.send(&case(*stamp));
+        // All connections end with the one that misbehaved.
+        for (stranger, _) in &mut link {
+            assert_eq!(stranger.answer(), Answer::Closed);
+        }
         eventually("the link is down", || !connected());
     }
     works(&cluster);
@@ -254,14 +256,20 @@ fn silence_before_the_handshake_is_ended_and_crowds_keep_nobody_out() {
 }
 
 #[test]
-fn half_a_link_is_no_link_and_does_not_keep_the_node_out() {
+fn part_of_a_link_is_no_link_and_does_not_keep_the_node_out() {
     let mut cluster = two_of_three();
-    let mut stranger = Stranger::connect(&cluster);
-    assert!(matches!(stranger.say(&hello(card())), Answer::Welcome(_)));
+    let mut strangers = [Channel::State, Channel::Control].map(|channel| {
+        let mut stranger = Stranger::connect(&cluster);
+        let hello = Hello { channel, ..hello(card()) };
+        assert!(matches!(stranger.say(&hello), Answer::Welcome(_)));
+        stranger
+    });
     assert!(!cluster.db(0).cluster().unwrap().members[2].connected);
-    // It is silent from now on; the real node takes its place.
+    // They are silent from now on; the real node takes their place.
     cluster.open_all(&[2]);
-    assert_eq!(stranger.answer(), Answer::Closed);
+    for stranger in &mut strangers {
+        assert_eq!(stranger.answer(), Answer::Closed);
+    }
     works(&cluster);
     cluster.stop();
 }

@@ -213,9 +213,10 @@ proptest! {
 
     #[test]
     fn the_handshake_comes_out_as_it_went_in(
-        card in card(), to in any::<u32>(), epoch in any::<u64>(), reason in reject()
+        card in card(), to in any::<u32>(), epoch in any::<u64>(), reason in reject(),
+        channel in prop::sample::select(Channel::ALL.as_slice()),
     ) {
-        let hello = Hello::new(card, NodeId(to), Channel::Bulk);
+        let hello = Hello::new(card, NodeId(to), channel);
         let mut writer = Writer::new();
         hello.encode(&mut writer);
         prop_assert_eq!(Hello::decode(&mut Reader::new(writer.as_slice())).unwrap(), hello);

@@ -56,7 +56,7 @@ pub enum Input {
         /// 64 random bits.
         random: u64,
     },
-    /// The link to a peer is up: both channels, handshake done. At most one link a node.
+    /// The link to a peer is up: all channels, handshake done. At most one link a node.
     PeerUp {
         /// Who.
         peer: Identity,

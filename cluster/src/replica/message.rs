@@ -156,13 +156,20 @@ pub struct ImageChunk {
     pub bytes: Payload,
 }
 
-/// The two connections between two nodes: bulk never delays control.
+/// The connections between two nodes: bulk never delays control, and state never delays either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     /// Heartbeats, votes, acknowledgements, membership.
     Control,
-    /// Windows, submissions, images.
+    /// Windows, submissions.
     Bulk,
+    /// Pieces of images.
+    State,
+}
+
+impl Channel {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Control, Self::Bulk, Self::State];
 }
 
 impl PeerMessage {
@@ -174,7 +181,8 @@ impl PeerMessage {
             {
                 Channel::Bulk
             }
-            PeerMessage::Submit { .. } | PeerMessage::Image(_) => Channel::Bulk,
+            PeerMessage::Submit { .. } => Channel::Bulk,
+            PeerMessage::Image(_) => Channel::State,
             _ => Channel::Control,
         }
     }

@@ -1,7 +1,7 @@
-//! The link to one peer: two connections that live and die together.
+//! The link to one peer: connections, one a channel, that live and die together.
 //!
-//! A link is *up* from the moment both channels are welcomed by the same life of the same process
-//! until either breaks. Of two nodes the one with the higher id dials; so there is never a choice
+//! A link is *up* from the moment all channels are welcomed by the same life of the same process
+//! until any breaks. Of two nodes the one with the higher id dials; so there is never a choice
 //! between two links.
 
 use std::io;
@@ -22,17 +22,20 @@ const FIRST_PAUSE_MS: Ticks = 20;
 /// How often a pending name resolution is looked at, ms.
 const RESOLVE_POLL_MS: Ticks = 10;
 
+/// How many connections make a link.
+const CHANNELS: usize = Channel::ALL.len();
+
 /// The link to one peer.
 ///
-/// Invariants: `up` only with both channels `open`; `peer` is known while any channel is open.
+/// Invariants: `up` only with all channels `open`; `peer` is known while any channel is open.
 #[derive(Debug)]
 pub(super) struct Link {
     /// Whether this side dials.
     pub(super) dials: bool,
     /// The connections, by channel, from the moment they belong to the link.
-    pub(super) tokens: [Option<Token>; 2],
+    pub(super) tokens: [Option<Token>; CHANNELS],
     /// Which of them are welcomed.
-    pub(super) open: [bool; 2],
+    pub(super) open: [bool; CHANNELS],
     /// Who is at the other end: identity and nonce.
     pub(super) peer: Option<(Identity, u128)>,
     /// Whether messages flow.
@@ -53,6 +56,7 @@ pub(super) fn slot(channel: Channel) -> usize {
     match channel {
         Channel::Control => 0,
         Channel::Bulk => 1,
+        Channel::State => 2,
     }
 }
 
@@ -60,8 +64,8 @@ impl Link {
     pub(super) fn new(dials: bool, now: Ticks) -> Self {
         Self {
             dials,
-            tokens: [None; 2],
-            open: [false; 2],
+            tokens: [None; CHANNELS],
+            open: [false; CHANNELS],
             peer: None,
             up: false,
             since: now,
@@ -75,7 +79,7 @@ impl Link {
 
     /// True if no connection belongs to the link.
     pub(super) fn is_idle(&self) -> bool {
-        self.tokens == [None; 2]
+        self.tokens == [None; CHANNELS]
     }
 
     /// A channel was welcomed by `peer`. True if the link came up by it.
@@ -83,7 +87,7 @@ impl Link {
         assert!(self.peer.is_none_or(|known| known == peer), "a link to two processes");
         self.peer = Some(peer);
         self.open[slot(channel)] = true;
-        self.up = self.open == [true; 2];
+        self.up = self.open == [true; CHANNELS];
         if self.up {
             self.refusal = None;
             self.pause_ms = FIRST_PAUSE_MS;
@@ -93,8 +97,8 @@ impl Link {
 
     /// Forgets the connections and plans the next attempt: soon after a break, with growing pauses
     /// after failures. The caller closes the connections returned.
-    pub(super) fn reset(&mut self, now: Ticks, interval_ms: Ticks) -> [Option<Token>; 2] {
-        self.open = [false; 2];
+    pub(super) fn reset(&mut self, now: Ticks, interval_ms: Ticks) -> [Option<Token>; CHANNELS] {
+        self.open = [false; CHANNELS];
         self.up = false;
         self.peer = None;
         let pause = if self.refusal.is_some() { interval_ms } else { self.pause_ms };

@@ -10,8 +10,8 @@
 //! One readiness loop owns it all; nothing here blocks and nothing here decides anything about the
 //! cluster. What is decided: who may connect. Rules:
 //!
-//! * of two nodes the higher id dials, one connection per channel; the link is up when both are
-//!   welcomed by the same process, and down when either ends;
+//! * of two nodes the higher id dials, one connection per channel; the link is up when all are
+//!   welcomed by the same process, and down when any ends;
 //! * nothing but a valid hello counts on an accepted connection; it must come within
 //!   [`HANDSHAKE_MS`], and at most [`PENDING_MAX`] connections wait for theirs, the oldest giving
 //!   way;
@@ -46,8 +46,8 @@ pub(crate) use socket::SocketOptions;
 /// How long a connection may take to complete its handshake, ms.
 const HANDSHAKE_MS: Ticks = 5_000;
 
-/// How many accepted connections may wait for their hello at once: two for each of 32 nodes.
-const PENDING_MAX: usize = 64;
+/// How many accepted connections may wait for their hello at once: three for each of 32 nodes.
+const PENDING_MAX: usize = 96;
 
 /// How long to wait after accepting failed, ms.
 const ACCEPT_PAUSE_MS: Ticks = 100;
@@ -342,7 +342,7 @@ impl Transport {
     fn dial(&mut self, node: NodeId, target: &socket::Target) {
         let link = &mut self.links[node.0 as usize];
         link.since = self.now;
-        for channel in [Channel::Control, Channel::Bulk] {
+        for channel in Channel::ALL {
             let dialled = Socket::connect(target, &self.settings.options);
             let token = dialled.ok().and_then(|socket| self.adopt(socket, State::Connecting));
             let Some(token) = token else {
@@ -404,8 +404,8 @@ impl Transport {
     }
 
     /// Handles the whole frames that arrived. False if the connection must not be read now: it
-    /// ended, is still being dialled, or its other half is not welcomed yet. The accepting side
-    /// knows that both are before the dialling side does, and may speak at once; what it says waits
+    /// ended, is still being dialled, or another of its link is not welcomed yet. The accepting
+    /// side knows that all are before the dialling side does, and may speak at once; what it says waits
     /// until the link is up here too.
     fn take_apart(&mut self, token: Token) -> bool {
         let ours = self.stamp_of(0);

@@ -92,6 +92,7 @@ impl Hello {
             channel: match reader.u8()? {
                 0 => Channel::Control,
                 1 => Channel::Bulk,
+                2 => Channel::State,
                 _ => return Err(reader.malformed("no such channel")),
             },
         })
@@ -203,5 +204,6 @@ fn channel_code(channel: Channel) -> u8 {
     match channel {
         Channel::Control => 0,
         Channel::Bulk => 1,
+        Channel::State => 2,
     }
 }
