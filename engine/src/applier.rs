@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use quorate_schema::bytes::Malformed;
 
+use crate::outcome::FENCES_MAX;
 use crate::write_set::WriteSet;
 use crate::{
     Database, Footprint, Image, ImageError, Index, Outcome, Refusal, Submission, Tail,
@@ -66,6 +67,43 @@ impl Applier {
     /// If `index` is not the one after [`Applier::applied`].
     pub fn skip(&self, index: Index) {
         self.database.shared.writer.lock().skip(index);
+    }
+
+    /// Passes over `index`, a log item that changes no records but is known by an id, like a
+    /// transaction's: [`Applier::known`] says from now on that `id` committed at `index`, unless
+    /// something is known of it already. `low_water` is that of its origin, as in a [`Submission`].
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not the one after [`Applier::applied`].
+    pub fn note(&self, index: Index, id: TransactionId, low_water: u64) {
+        self.database.shared.writer.lock().note(index, id, low_water);
+    }
+
+    /// Passes over `index`, a fence: from now on `id` is [`Outcome::NotCommitted`] and is refused
+    /// for ever. If it committed before, or was settled otherwise, nothing but the index changes.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not the one after [`Applier::applied`].
+    pub fn fence(&self, index: Index, id: TransactionId) {
+        self.database.shared.writer.lock().fence(index, id);
+    }
+
+    /// What became of a transaction, as far as the log is known here: what is applied says, and
+    /// behind that `tail`. Who leads must not log anything with an id that is not
+    /// [`Outcome::Unknown`], except a fence, which is harmless.
+    pub fn known(&self, tail: &Tail, id: TransactionId) -> Outcome {
+        self.database.shared.writer.lock().known(tail, id)
+    }
+
+    /// False if too many fences of the origin of `id` are remembered or on their way: whoever leads
+    /// must ask before it logs one, so that the memory for them stays bounded. The origin's next
+    /// commits make room.
+    pub fn may_fence(&self, tail: &Tail, id: TransactionId) -> bool {
+        let writer = self.database.shared.writer.lock();
+        let applied = writer.working().exactly_once.fences(id.origin);
+        applied + tail.fences(id.origin) < FENCES_MAX
     }
 
     /// Makes everything applied visible, at once.

@@ -24,7 +24,7 @@ use crate::store::{ClassTable, Entry, KeyBytes, Root, StoredRecord};
 use crate::{Damage, ImageError, Index, dictionary_digest, keys};
 
 const MAGIC: &[u8; 8] = b"QuorImg\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A consistent copy of all replicated data.
 #[derive(Clone, Debug)]

@@ -1,14 +1,21 @@
-//! Exactly once: which transactions of which origin are in the replicated state.
+//! Exactly once: which transactions of which origin are in the replicated state, and which never
+//! will be.
 //!
 //! An origin that does not hear how its commit ended may ask or submit again; so the state
 //! itself remembers, for each origin, the sequences that committed and at which index. It forgets
 //! those below the origin's *low water*, a promise (carried by every write set) that nobody will
 //! ask about them again.
 //!
+//! A *fence* is an item of the log that settles a transaction whose fate nobody knows: if it has
+//! not committed before the fence, it never will, because whoever decides finds it here. The first
+//! that the log says about an id counts: a fence behind the commit changes nothing, and neither
+//! does a second one.
+//!
 //! Invariants:
 //! * no remembered sequence is below its origin's low water;
-//! * at most [`ORIGINS_MAX`] origins are remembered; the one whose last commit is oldest is
-//!   forgotten first. Like everything here that is a function of the log alone.
+//! * what is remembered of a sequence never changes, until it is forgotten;
+//! * at most [`ORIGINS_MAX`] origins are remembered; the one whose newest commit or fence is oldest
+//!   is forgotten first. Like everything here that is a function of the log alone.
 
 use imbl::OrdMap;
 use quorate_schema::bytes::{Malformed, Reader, Writer};
@@ -19,11 +26,17 @@ use crate::{Index, TransactionId};
 /// commits between the first try and the repeat of one transaction do not happen.
 const ORIGINS_MAX: usize = 1024;
 
+/// How many fences of one origin a leader lets into the log before the origin's low water has to
+/// forget some; 24 bytes each.
+pub(crate) const FENCES_MAX: usize = 4096;
+
 /// What became of a transaction, as far as the replicated state knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It committed at this index.
     Committed(Index),
+    /// It did not commit and never will: a fence for it is in the log.
+    NotCommitted,
     /// It is below its origin's low water: settled long ago, how is not known any more.
     Forgotten,
     /// It has not committed up to now. It may still be under way.
@@ -39,9 +52,27 @@ pub(crate) struct ExactlyOnce {
 #[derive(Clone, Debug, Default)]
 struct Origin {
     low_water: u64,
-    /// The index of its newest commit.
+    /// The index of its newest commit or fence.
     last: Index,
-    committed: OrdMap<u64, Index>,
+    fates: OrdMap<u64, Fate>,
+    /// How many of the fates are fences.
+    fences: usize,
+}
+
+/// What the log says of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Committed(Index),
+    Fenced,
+}
+
+impl From<Fate> for Outcome {
+    fn from(fate: Fate) -> Outcome {
+        match fate {
+            Fate::Committed(index) => Outcome::Committed(index),
+            Fate::Fenced => Outcome::NotCommitted,
+        }
+    }
 }
 
 impl ExactlyOnce {
@@ -50,11 +81,36 @@ impl ExactlyOnce {
         if id.sequence < origin.low_water {
             return Outcome::Forgotten;
         }
-        origin.committed.get(&id.sequence).map_or(Outcome::Unknown, |at| Outcome::Committed(*at))
+        origin.fates.get(&id.sequence).map_or(Outcome::Unknown, |fate| (*fate).into())
     }
 
-    /// Remembers that `id` committed at `index`, and forgets what `low_water` allows.
+    /// How many fences of `origin` are remembered.
+    pub(crate) fn fences(&self, origin: u128) -> usize {
+        self.origins.get(&origin).map_or(0, |origin| origin.fences)
+    }
+
+    /// Remembers that `id` committed at `index`, unless something is known of it, and forgets what
+    /// `low_water` allows.
     pub(crate) fn observe(&mut self, id: TransactionId, low_water: u64, index: Index) {
+        self.settle(id, Fate::Committed(index), index);
+        let origin = self.origins.entry(id.origin).or_default();
+        origin.low_water = origin.low_water.max(low_water);
+        while let Some((sequence, _)) = origin.fates.get_min() {
+            if *sequence >= origin.low_water {
+                break;
+            }
+            let sequence = *sequence;
+            let fate = origin.fates.remove(&sequence);
+            origin.fences -= usize::from(fate == Some(Fate::Fenced));
+        }
+    }
+
+    /// Remembers that `id` never commits, unless something is known of it. `index` is the fence's.
+    pub(crate) fn fence(&mut self, id: TransactionId, index: Index) {
+        self.settle(id, Fate::Fenced, index);
+    }
+
+    fn settle(&mut self, id: TransactionId, fate: Fate, index: Index) {
         if !self.origins.contains_key(&id.origin) && self.origins.len() >= ORIGINS_MAX {
             let oldest = self.origins.iter().min_by_key(|(_, origin)| origin.last);
             let oldest = *oldest.expect("the table is full, so it is not empty").0;
@@ -62,14 +118,9 @@ impl ExactlyOnce {
         }
         let origin = self.origins.entry(id.origin).or_default();
         origin.last = index;
-        origin.committed.insert(id.sequence, index);
-        origin.low_water = origin.low_water.max(low_water);
-        while let Some((sequence, _)) = origin.committed.get_min() {
-            if *sequence >= origin.low_water {
-                break;
-            }
-            let sequence = *sequence;
-            origin.committed.remove(&sequence);
+        if id.sequence >= origin.low_water && !origin.fates.contains_key(&id.sequence) {
+            origin.fates.insert(id.sequence, fate);
+            origin.fences += usize::from(fate == Fate::Fenced);
         }
     }
 
@@ -79,10 +130,15 @@ impl ExactlyOnce {
             to.u128(*number);
             to.u64(origin.low_water);
             to.u64(origin.last.0);
-            to.u32(u32::try_from(origin.committed.len()).expect("bounded by commits in flight"));
-            for (sequence, index) in &origin.committed {
+            let fates = u32::try_from(origin.fates.len());
+            to.u32(fates.expect("bounded by commits in flight and FENCES_MAX"));
+            for (sequence, fate) in &origin.fates {
                 to.u64(*sequence);
-                to.u64(index.0);
+                // No transaction has index 0: it stands for a fence.
+                to.u64(match fate {
+                    Fate::Committed(index) => index.0,
+                    Fate::Fenced => 0,
+                });
             }
         }
     }
@@ -102,11 +158,13 @@ impl ExactlyOnce {
             let mut least = origin.low_water;
             for _ in 0..from.count(16)? {
                 let (sequence, index) = (from.u64()?, Index(from.u64()?));
-                if sequence < least || sequence == u64::MAX || index > upto {
-                    return Err(from.malformed("committed sequences out of order"));
+                if sequence < least || sequence == u64::MAX || index > origin.last {
+                    return Err(from.malformed("settled sequences out of order"));
                 }
                 least = sequence + 1;
-                origin.committed.insert(sequence, index);
+                let fate = if index.0 == 0 { Fate::Fenced } else { Fate::Committed(index) };
+                origin.fates.insert(sequence, fate);
+                origin.fences += usize::from(fate == Fate::Fenced);
             }
             table.origins.insert(number, origin);
         }
@@ -140,6 +198,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_that_the_log_says_counts() {
+        let mut table = ExactlyOnce::default();
+        table.observe(id(7, 1), 0, Index(10));
+        table.fence(id(7, 1), Index(11));
+        table.fence(id(7, 2), Index(12));
+        table.observe(id(7, 2), 0, Index(13));
+        assert_eq!(table.outcome(id(7, 1)), Outcome::Committed(Index(10)));
+        assert_eq!(table.outcome(id(7, 2)), Outcome::NotCommitted);
+        assert_eq!(table.fences(7), 1);
+        table.observe(id(7, 4), 3, Index(14));
+        assert_eq!(table.outcome(id(7, 2)), Outcome::Forgotten);
+        table.fence(id(7, 2), Index(15));
+        assert_eq!(table.outcome(id(7, 2)), Outcome::Forgotten);
+        assert_eq!(table.fences(7), 0);
+    }
+
+    #[test]
     fn the_oldest_origin_is_forgotten_when_there_are_too_many() {
         let mut table = ExactlyOnce::default();
         for origin in 0..ORIGINS_MAX as u64 {
@@ -157,11 +232,19 @@ mod tests {
         let mut table = ExactlyOnce::default();
         for step in 1..50_u64 {
             table.observe(id((step % 5).into(), step), step.saturating_sub(9), Index(step));
+            table.fence(id((step % 7).into(), step + 1), Index(step));
         }
         let mut writer = Writer::new();
         table.encode(&mut writer);
         let bytes = writer.finish();
         let back = ExactlyOnce::decode(&mut Reader::new(&bytes), Index(49)).unwrap();
+        for origin in 0..8 {
+            assert_eq!(back.fences(origin), table.fences(origin));
+            for sequence in 0..52 {
+                let id = id(origin, sequence);
+                assert_eq!(back.outcome(id), table.outcome(id), "{id}");
+            }
+        }
         let mut again = Writer::new();
         back.encode(&mut again);
         assert_eq!(again.finish(), bytes);

@@ -18,7 +18,7 @@ use crate::store::{Given, Mistakes, Root};
 use crate::write_set::WriteSet;
 use crate::{
     DatabaseParams, Footprint, ImageError, Index, Isolation, Outcome, ReadSet, Refusal, Submission,
-    Tail,
+    Tail, TransactionId,
 };
 
 /// See the module.
@@ -57,14 +57,21 @@ impl Writer {
         submission: &Submission,
         footprint: &Footprint,
     ) -> Result<(), Refusal> {
-        for known in [self.working.exactly_once.outcome(submission.id), tail.outcome(submission.id)]
-        {
-            if known != Outcome::Unknown {
-                return Err(Refusal::Known(known));
-            }
+        match self.known(tail, submission.id) {
+            Outcome::Unknown => {}
+            known => return Err(Refusal::Known(known)),
         }
         let Submission { snapshot, isolation, reads, .. } = submission;
         self.decide(tail, *snapshot, *isolation, footprint, reads)
+    }
+
+    /// What is applied says what became of `id`, else the tail does. In this order: a fence in the
+    /// tail may stand behind the commit that is applied.
+    pub(crate) fn known(&self, tail: &Tail, id: TransactionId) -> Outcome {
+        match self.working.exactly_once.outcome(id) {
+            Outcome::Unknown => tail.outcome(id),
+            known => known,
+        }
     }
 
     /// Certification without asking whether the transaction is known.
@@ -121,6 +128,20 @@ impl Writer {
     pub(crate) fn skip(&mut self, index: Index) {
         self.base.advance(index);
         Arc::make_mut(&mut self.working).index = index;
+    }
+
+    pub(crate) fn note(&mut self, index: Index, id: TransactionId, low_water: u64) {
+        self.skip(index);
+        if !self.mistakes().outcomes_forgotten {
+            Arc::make_mut(&mut self.working).exactly_once.observe(id, low_water, index);
+        }
+    }
+
+    pub(crate) fn fence(&mut self, index: Index, id: TransactionId) {
+        self.skip(index);
+        if !self.mistakes().outcomes_forgotten {
+            Arc::make_mut(&mut self.working).exactly_once.fence(id, index);
+        }
     }
 
     /// Certifies and applies a write set of local classes.

@@ -6,27 +6,39 @@
 //!
 //! Invariants:
 //! * entries are in order of their indexes, all below `next`;
-//! * a point or key is in the maps exactly if an entry wrote it, with the newest such index.
+//! * a point or key is in the maps exactly if an entry wrote it, with the newest such index;
+//! * of each id that an entry names the first thing said is known, as in `outcome`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use quorate_schema::IndexId;
 
 use super::footprint::{Footprint, KeyPrefix, RangeRead, raise};
+use crate::outcome::Fate;
 use crate::{Index, Outcome, TransactionId};
 
 /// The leader's uncommitted part of the history. Pure; see the module for the invariants.
 #[derive(Clone, Debug)]
 pub struct Tail {
     next: Index,
-    entries: VecDeque<(Index, Footprint)>,
+    entries: VecDeque<(Index, Entry)>,
     /// The sum of all entries' deltas.
     byte_delta: i128,
     points: HashMap<u64, Index>,
     ordered: BTreeMap<(IndexId, KeyPrefix), Index>,
-    known: HashMap<TransactionId, Index>,
+    /// With the index of the entry that settled it.
+    known: HashMap<TransactionId, (Index, Fate)>,
     /// By origin: its highest low water here, and the newest index that brought one.
     low_waters: HashMap<u128, (u64, Index)>,
+}
+
+/// What stands at one index.
+#[derive(Clone, Debug)]
+enum Entry {
+    Transaction(Footprint),
+    /// Something of an origin that changes no records.
+    Note(TransactionId),
+    Fence(TransactionId),
 }
 
 impl Tail {
@@ -73,11 +85,43 @@ impl Tail {
         for key in &footprint.ordered {
             raise(self.ordered.entry(*key).or_default(), index);
         }
-        self.known.insert(footprint.id, index);
-        let low_water = self.low_waters.entry(footprint.id.origin).or_default();
-        *low_water = (low_water.0.max(footprint.low_water), index);
+        self.commit(index, footprint.id, footprint.low_water);
         self.byte_delta += i128::from(footprint.byte_delta);
-        self.entries.push_back((index, footprint.clone()));
+        self.entries.push_back((index, Entry::Transaction(footprint.clone())));
+    }
+
+    /// Passes over `index`, which a log item got that changes no records but is known by an id,
+    /// like a transaction's; with the low water of its origin.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is below [`Tail::next`].
+    pub fn note(&mut self, index: Index, id: TransactionId, low_water: u64) {
+        self.skip(index);
+        self.commit(index, id, low_water);
+        self.entries.push_back((index, Entry::Note(id)));
+    }
+
+    /// Passes over `index`, which a fence got: unless it is known already, `id` can never commit
+    /// behind it.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is below [`Tail::next`].
+    pub fn fence(&mut self, index: Index, id: TransactionId) {
+        self.skip(index);
+        if self.outcome(id) == Outcome::Unknown {
+            self.known.insert(id, (index, Fate::Fenced));
+        }
+        self.entries.push_back((index, Entry::Fence(id)));
+    }
+
+    fn commit(&mut self, index: Index, id: TransactionId, low_water: u64) {
+        if self.outcome(id) == Outcome::Unknown {
+            self.known.insert(id, (index, Fate::Committed(index)));
+        }
+        let newest = self.low_waters.entry(id.origin).or_default();
+        *newest = (newest.0.max(low_water), index);
     }
 
     /// Passes over `index`, which a log item without data got.
@@ -93,32 +137,42 @@ impl Tail {
     /// Forgets everything up to and including `upto`: it is applied, the base has it now.
     pub fn settle(&mut self, upto: Index) {
         while self.entries.front().is_some_and(|(index, _)| *index <= upto) {
-            let (index, footprint) = self.entries.pop_front().expect("there is a front");
-            for point in footprint.written() {
-                remove_if(&mut self.points, &point, |last| *last == index);
+            let (index, entry) = self.entries.pop_front().expect("there is a front");
+            if let Entry::Transaction(footprint) = &entry {
+                self.settle_writes(index, footprint);
             }
-            for key in &footprint.ordered {
-                if self.ordered.get(key) == Some(&index) {
-                    self.ordered.remove(key);
-                }
-            }
-            self.byte_delta -= i128::from(footprint.byte_delta);
-            self.known.remove(&footprint.id);
-            let origin = footprint.id.origin;
-            remove_if(&mut self.low_waters, &origin, |(_, last)| *last == index);
+            let id = entry.id();
+            remove_if(&mut self.known, &id, |(settled, _)| *settled == index);
+            remove_if(&mut self.low_waters, &id.origin, |(_, last)| *last == index);
         }
     }
 
-    /// What the tail knows about the transaction: committed here means that it has an index in the
-    /// leader's log, which is not settled yet.
+    fn settle_writes(&mut self, index: Index, footprint: &Footprint) {
+        for point in footprint.written() {
+            remove_if(&mut self.points, &point, |last| *last == index);
+        }
+        for key in &footprint.ordered {
+            if self.ordered.get(key) == Some(&index) {
+                self.ordered.remove(key);
+            }
+        }
+        self.byte_delta -= i128::from(footprint.byte_delta);
+    }
+
+    /// What the tail alone knows about the transaction: committed here means that it has an index
+    /// in the leader's log, which is not settled yet. What is applied counts before it; see
+    /// [`Applier::known`](crate::Applier::known).
     pub fn outcome(&self, id: TransactionId) -> Outcome {
-        if let Some(index) = self.known.get(&id) {
-            return Outcome::Committed(*index);
+        if self.low_waters.get(&id.origin).is_some_and(|(low_water, _)| id.sequence < *low_water) {
+            return Outcome::Forgotten;
         }
-        match self.low_waters.get(&id.origin) {
-            Some((low_water, _)) if id.sequence < *low_water => Outcome::Forgotten,
-            _ => Outcome::Unknown,
-        }
+        self.known.get(&id).map_or(Outcome::Unknown, |(_, fate)| (*fate).into())
+    }
+
+    /// How many fences of `origin` are in it.
+    pub(crate) fn fences(&self, origin: u128) -> usize {
+        let of_origin = |entry: &Entry| matches!(entry, Entry::Fence(id) if id.origin == origin);
+        self.entries.iter().filter(|(_, entry)| of_origin(entry)).count()
     }
 
     pub(crate) fn written_after(&self, point: u64, snapshot: Index) -> bool {
@@ -133,8 +187,24 @@ impl Tail {
     /// By how much the entries after `applied` change the bytes used.
     pub(crate) fn byte_delta_after(&self, applied: Index) -> i128 {
         let settled = self.entries.iter().take_while(|(index, _)| *index <= applied);
-        let settled: i128 = settled.map(|(_, footprint)| i128::from(footprint.byte_delta)).sum();
+        let settled: i128 = settled.map(|(_, entry)| i128::from(entry.byte_delta())).sum();
         self.byte_delta - settled
+    }
+}
+
+impl Entry {
+    fn id(&self) -> TransactionId {
+        match self {
+            Entry::Transaction(footprint) => footprint.id,
+            Entry::Note(id) | Entry::Fence(id) => *id,
+        }
+    }
+
+    fn byte_delta(&self) -> i64 {
+        match self {
+            Entry::Transaction(footprint) => footprint.byte_delta,
+            Entry::Note(_) | Entry::Fence(_) => 0,
+        }
     }
 }
 
