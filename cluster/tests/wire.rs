@@ -7,7 +7,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use quorate_cluster::RejectReason;
 use quorate_cluster::replica::{
-    Channel, DeclineReason, Genesis, ImageChunk, PeerMessage, RefusalReason, Request, Standing,
+    Channel, DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request,
+    Standing,
 };
 use quorate_cluster::wire::{
     Card, FrameWriter, Hello, Incoming, Kind, PAYLOAD_BYTES_MAX, Stamp, Welcome, decode,
@@ -141,7 +142,8 @@ fn chunk() -> impl Strategy<Value = ImageChunk> {
             // An image ends at an entry, and consensus counts no further than half of 64 bits.
             let last = EntryIndex((last.0 >> 1).max(1));
             let last_term = Term((last_term.0 >> 1).max(1));
-            ImageChunk { last, last_term, config, genesis, stopped, total_bytes, offset, bytes }
+            let head = ImageHead { last, last_term, config, genesis, stopped };
+            ImageChunk { head, total_bytes, offset, bytes }
         },
     )
 }
@@ -272,16 +274,14 @@ fn samples() -> Vec<PeerMessage> {
         round: 12,
     };
     let id = TransactionId { origin: 77, sequence: 4 };
-    let chunk = ImageChunk {
+    let head = ImageHead {
         last: EntryIndex(8),
         last_term: Term(2),
         config,
         genesis: genesis.clone(),
         stopped: vec![identity],
-        total_bytes: 10,
-        offset: 7,
-        bytes: Arc::clone(&payload),
     };
+    let chunk = ImageChunk { head, total_bytes: 10, offset: 7, bytes: Arc::clone(&payload) };
     let request = Request::Transaction(payload);
     vec![
         PeerMessage::Core(Message { term: Term(3), body }),
@@ -383,10 +383,14 @@ fn an_image_of_nothing_or_beyond_all_numbers_is_refused() {
         _ => None,
     });
     let good = good.unwrap();
-    let refused = |chunk: ImageChunk| decode(&payload_bytes(&PeerMessage::Image(chunk))).is_err();
-    assert!(!refused(good.clone()));
+    let refused = |head: ImageHead| {
+        let chunk = ImageChunk { head, ..good.clone() };
+        decode(&payload_bytes(&PeerMessage::Image(chunk))).is_err()
+    };
+    let head = &good.head;
+    assert!(!refused(head.clone()));
     for number in [0, 1 << 63, u64::MAX] {
-        assert!(refused(ImageChunk { last: EntryIndex(number), ..good.clone() }), "{number}");
-        assert!(refused(ImageChunk { last_term: Term(number), ..good.clone() }), "{number}");
+        assert!(refused(ImageHead { last: EntryIndex(number), ..head.clone() }), "{number}");
+        assert!(refused(ImageHead { last_term: Term(number), ..head.clone() }), "{number}");
     }
 }

@@ -138,6 +138,19 @@ pub enum RefusalReason {
 /// A piece of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageChunk {
+    /// What the image is of.
+    pub head: ImageHead,
+    /// Length of the whole engine image, bytes.
+    pub total_bytes: u64,
+    /// Where this piece starts in it.
+    pub offset: u64,
+    /// The piece.
+    pub bytes: Payload,
+}
+
+/// What an image says beside the engine's part: where the log goes on, and who is in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageHead {
     /// The last entry the image contains.
     pub last: EntryIndex,
     /// Its term.
@@ -148,12 +161,6 @@ pub struct ImageChunk {
     pub genesis: Genesis,
     /// Who has an orderly stop, or a departure, in the log up to there.
     pub stopped: Vec<Identity>,
-    /// Length of the whole engine image, bytes.
-    pub total_bytes: u64,
-    /// Where this piece starts in it.
-    pub offset: u64,
-    /// The piece.
-    pub bytes: Payload,
 }
 
 /// The connections between two nodes: bulk never delays control, and state never delays either.

@@ -40,7 +40,8 @@ pub use api::{
     ClusterEvent, Counters, Input, MemberStatus, Output, Phase, ReplicaSettings, Status,
 };
 pub use message::{
-    Channel, DeclineReason, Genesis, ImageChunk, PeerMessage, RefusalReason, Request, Standing,
+    Channel, DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request,
+    Standing,
 };
 
 /// One node of a cluster. See the module.
@@ -220,12 +221,12 @@ impl Replica {
     fn receive_joining(&mut self, from: Identity, message: PeerMessage) {
         let Stage::Joining(joining) = &mut self.stage else { return };
         let PeerMessage::Image(chunk) = message else { return };
-        if chunk.genesis != joining.genesis {
+        if chunk.head.genesis != joining.genesis {
             return;
         }
         let received = receive_image(&mut self.node, &mut joining.receiving, from, chunk);
         let Some(image) = received else { return };
-        if image.config.validate().is_err() {
+        if image.head.config.validate().is_err() {
             return;
         }
         match self.node.applier.install(&image.bytes) {
@@ -235,7 +236,8 @@ impl Replica {
     }
 
     fn become_member(&mut self, image: ReceivedImage) {
-        let ReceivedImage { from, last, last_term, config, genesis, stopped, .. } = image;
+        let ReceivedImage { from, head, .. } = image;
+        let ImageHead { last, last_term, config, genesis, stopped } = head;
         self.node.counters.images_installed += 1;
         let beginning = Beginning { genesis, last, last_term, config, stopped };
         let member = Member::new(&mut self.node, beginning);

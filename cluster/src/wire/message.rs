@@ -15,7 +15,7 @@ use super::core;
 use super::frame::FrameWriter;
 use crate::params::NODES_MAX;
 use crate::replica::{
-    DeclineReason, Genesis, ImageChunk, PeerMessage, RefusalReason, Request, Standing,
+    DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request, Standing,
 };
 
 /// The most identities a list of members can hold: every node in several lives.
@@ -265,20 +265,35 @@ fn decode_refusal(reader: &mut Reader<'_>) -> Result<RefusalReason, Malformed> {
 
 fn encode_chunk(chunk: &ImageChunk, frame: &mut FrameWriter) {
     let writer = frame.writer();
-    writer.u64(chunk.last.0);
-    writer.u64(chunk.last_term.0);
-    core::encode_config(&chunk.config, writer);
-    encode_genesis(&chunk.genesis, writer);
-    writer.u32(chunk.stopped.len() as u32);
-    for identity in &chunk.stopped {
-        encode_identity(identity, writer);
-    }
+    encode_head(&chunk.head, writer);
     writer.u64(chunk.total_bytes);
     writer.u64(chunk.offset);
     frame.shared(&chunk.bytes);
 }
 
+fn encode_head(head: &ImageHead, writer: &mut Writer) {
+    writer.u64(head.last.0);
+    writer.u64(head.last_term.0);
+    core::encode_config(&head.config, writer);
+    encode_genesis(&head.genesis, writer);
+    writer.u32(head.stopped.len() as u32);
+    for identity in &head.stopped {
+        encode_identity(identity, writer);
+    }
+}
+
 fn decode_chunk(reader: &mut Reader<'_>) -> Result<ImageChunk, Malformed> {
+    let head = decode_head(reader)?;
+    let total_bytes = reader.u64()?;
+    let offset = reader.u64()?;
+    let bytes = reader.bytes()?;
+    if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > total_bytes) {
+        return Err(reader.malformed("a piece that reaches beyond its image"));
+    }
+    Ok(ImageChunk { head, total_bytes, offset, bytes: Arc::from(bytes) })
+}
+
+fn decode_head(reader: &mut Reader<'_>) -> Result<ImageHead, Malformed> {
     let last = EntryIndex(reader.u64()?);
     let last_term = Term(reader.u64()?);
     let config = core::decode_config(reader)?;
@@ -288,17 +303,10 @@ fn decode_chunk(reader: &mut Reader<'_>) -> Result<ImageChunk, Malformed> {
     for _ in 0..count {
         stopped.push(decode_identity(reader)?);
     }
-    let total_bytes = reader.u64()?;
-    let offset = reader.u64()?;
-    let bytes = reader.bytes()?;
-    if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > total_bytes) {
-        return Err(reader.malformed("a piece that reaches beyond its image"));
-    }
-    let bytes = Arc::from(bytes);
     // Beyond these consensus counts no further; an image of nothing is none.
     let counted = 1..=(u64::MAX >> 1);
     if !counted.contains(&last.0) || !counted.contains(&last_term.0) {
         return Err(reader.malformed("numbers of an image"));
     }
-    Ok(ImageChunk { last, last_term, config, genesis, stopped, total_bytes, offset, bytes })
+    Ok(ImageHead { last, last_term, config, genesis, stopped })
 }

@@ -3,7 +3,7 @@
 //!
 //! The state is split by who owns it: `log` (core, applied position), `leading` (the tail and the
 //! open window of the term this node leads), `requests` (own transactions on their way),
-//! `admission` (new incarnations and images), `farewell` (stop and detach).
+//! `admission` (new incarnations), `transfer` (images), `farewell` (stop and detach).
 //!
 //! Invariants:
 //!
@@ -18,6 +18,7 @@ mod farewell;
 mod leading;
 mod log;
 mod requests;
+mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,11 +32,12 @@ use super::message::{Genesis, PeerMessage, Standing};
 use super::node::Node;
 use crate::error::ClusterError;
 
-use admission::{Joiner, Sending};
-pub(super) use admission::{ReceivedImage, Receiving, receive_image};
+use admission::Joiner;
 use farewell::Farewell;
 use leading::Leading;
 use log::Kept;
+use transfer::Sending;
+pub(super) use transfer::{ReceivedImage, Receiving, receive_image};
 
 /// See the module.
 pub(super) struct Member {
