@@ -16,6 +16,7 @@ use quorate_engine::{ConnectError, DatabaseParams};
 use quorate_schema::Dictionary;
 use thiserror::Error;
 
+use crate::admin::{AdminAnswer, AdminRequest};
 use crate::connection::Connection;
 use crate::error::{ClusterError, ParamsError, RejectReason};
 use crate::event::NodeInfo;
@@ -285,6 +286,12 @@ impl Database {
         }
     }
 
+    /// Asks what an operator asks, and waits for the answer, at most about `stop_limit_ms`. `None`
+    /// if the database is alone.
+    pub fn admin(&self, request: AdminRequest) -> Option<AdminAnswer> {
+        Some(self.node.as_ref()?.admin(request))
+    }
+
     /// The node list; empty if the database is alone.
     pub fn nodes(&self) -> &[NodeInfo] {
         self.node.as_ref().map_or(&[], |node| &node.nodes)
@@ -314,6 +321,11 @@ impl Node {
     /// Runs the listener in this thread.
     pub(crate) fn listen(&self) -> Result<(), ClusterError> {
         self.take_runtime()?.run()
+    }
+
+    /// See [`Shared::admin`].
+    pub(crate) fn admin(&self, request: AdminRequest) -> AdminAnswer {
+        self.shared.admin(request)
     }
 
     /// See [`Shared::end_and_wait`].

@@ -9,6 +9,8 @@ use quorate_consensus::NodeId;
 use quorate_engine::ImageError;
 use thiserror::Error;
 
+use crate::epoch::Epoch;
+
 /// [`ClusterParams`](crate::ClusterParams) that cannot work. Nothing was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -133,7 +135,7 @@ pub enum RejectReason {
     #[error("it is in epoch {epoch} of the cluster; restart the older one without state")]
     OtherEpoch {
         /// The other side's epoch.
-        epoch: u64,
+        epoch: Epoch,
     },
     /// It was opened with another dictionary.
     #[error(

@@ -11,8 +11,10 @@
 //! both to several machines and never looks inside a record.
 
 mod address;
+mod admin;
 mod connection;
 mod database;
+mod epoch;
 mod error;
 mod event;
 mod params;
@@ -22,8 +24,10 @@ mod status;
 mod transport;
 pub mod wire;
 
+pub use admin::{AdminAnswer, AdminError, AdminRequest, Recovery};
 pub use connection::Connection;
 pub use database::{Database, ListenerHandle, OpenError, Options, WaitingFor};
+pub use epoch::Epoch;
 pub use error::{ClusterError, ParamsError, RejectReason};
 pub use event::{NodeInfo, NotifyCallback, QuorumCallback};
 pub use params::{Checked, ClusterNodeParams, ClusterParams, NODES_MAX, RANK_TOTAL_MAX};

@@ -1,14 +1,23 @@
 //! What a node tells about its cluster when asked.
 
 use quorate_consensus::{NodeId, Role};
+use quorate_engine::Index;
 
+use crate::epoch::Epoch;
+use crate::error::RejectReason;
 use crate::event::NodeInfo;
 use crate::replica::{Counters, Phase};
 
 /// How the cluster is, as this node sees it at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterStatus {
+    /// Version of the program it runs.
+    pub version: String,
+    /// Its cluster; 0 while it has none.
+    pub cluster_id: u128,
+    /// The cluster's epoch.
+    pub epoch: Epoch,
     /// This node.
     pub node_id: NodeId,
     /// Where it stands: forming, joining, member, stopping, ended.
@@ -25,6 +34,8 @@ pub struct ClusterStatus {
     pub ready: bool,
     /// What keeps `ready` from being true: the node it is about, and why.
     pub waiting_for: Vec<(NodeId, String)>,
+    /// The newest transaction that can be read here.
+    pub index: Index,
     /// Every node of the list, in order.
     pub members: Vec<ClusterMember>,
     /// Place of the first and the last entry that the log in memory holds; 0 and 0 without state.
@@ -47,4 +58,6 @@ pub struct ClusterMember {
     pub joined: bool,
     /// Whether both connections to it are up (always, for the node itself).
     pub connected: bool,
+    /// Why the last attempt to connect it was refused, by either side.
+    pub refusal: Option<RejectReason>,
 }

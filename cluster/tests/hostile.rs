@@ -9,12 +9,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use quorate_cluster::RejectReason;
 use quorate_cluster::replica::{Channel, PeerMessage};
 use quorate_cluster::wire::{
     Card, FrameWriter, HEADER_BYTES, Hello, Incoming, Kind, Stamp, VERSION, Welcome, decode_reject,
     encode,
 };
+use quorate_cluster::{Epoch, RejectReason};
 use quorate_consensus::{Identity, NodeId};
 use quorate_engine::dictionary_digest;
 use quorate_schema::bytes::Reader;
@@ -86,7 +86,7 @@ fn card() -> Card {
         identity: Identity::new(2, 0xBAD),
         nonce: 0xBAD,
         cluster_id: 0,
-        epoch: 0,
+        epoch: Epoch::default(),
         dictionary: dictionary_digest(&dictionary()),
         node_count: 3,
     }

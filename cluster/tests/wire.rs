@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use quorate_cluster::RejectReason;
 use quorate_cluster::replica::{
     Channel, DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request,
     Standing,
@@ -14,6 +13,7 @@ use quorate_cluster::wire::{
     Card, FrameWriter, Hello, Incoming, Kind, PAYLOAD_BYTES_MAX, Stamp, Welcome, decode,
     decode_reject, encode, encode_reject,
 };
+use quorate_cluster::{Epoch, RejectReason};
 use quorate_consensus::{
     Body, Config, Entry, EntryIndex, Identity, Incarnation, Member, Message, MessageBody, NodeId,
     Payload, Term,
@@ -178,8 +178,12 @@ fn message() -> impl Strategy<Value = PeerMessage> {
     ]
 }
 
+fn epoch() -> impl Strategy<Value = Epoch> {
+    any::<(u64, u64)>().prop_map(|(counter, bits)| Epoch { counter, bits })
+}
+
 fn card() -> impl Strategy<Value = Card> {
-    let rest = (any::<u128>(), any::<u128>(), any::<u64>(), any::<u128>(), any::<u32>());
+    let rest = (any::<u128>(), any::<u128>(), epoch(), any::<u128>(), any::<u32>());
     (identity(), rest).prop_map(|(identity, (nonce, cluster_id, epoch, dictionary, node_count))| {
         Card { identity, nonce, cluster_id, epoch, dictionary, node_count }
     })
@@ -189,7 +193,7 @@ fn reject() -> impl Strategy<Value = RejectReason> {
     prop_oneof![
         any::<(u16, u16)>().prop_map(|(min, max)| RejectReason::VersionUnsupported { min, max }),
         any::<u128>().prop_map(|cluster_id| RejectReason::OtherCluster { cluster_id }),
-        any::<u64>().prop_map(|epoch| RejectReason::OtherEpoch { epoch }),
+        epoch().prop_map(|epoch| RejectReason::OtherEpoch { epoch }),
         any::<u128>().prop_map(|digest| RejectReason::OtherDictionary { digest }),
         Just(RejectReason::DuplicateNode),
         any::<u32>().prop_map(|nodes| RejectReason::UnknownNode { nodes }),
@@ -330,7 +334,7 @@ fn mutated_handshakes_are_decoded_or_refused() {
         identity: Identity::new(1, 2),
         nonce: 3,
         cluster_id: 4,
-        epoch: 5,
+        epoch: Epoch { counter: 5, bits: 6 },
         dictionary: 6,
         node_count: 3,
     };

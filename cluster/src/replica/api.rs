@@ -4,7 +4,10 @@ use quorate_consensus::{Identity, NodeId, Role, Settings, Term, Ticks};
 use quorate_engine::{CommitError, Index, Submission, TransactionId};
 
 use super::message::PeerMessage;
+use crate::admin::{AdminAnswer, AdminRequest};
+use crate::epoch::Epoch;
 use crate::error::ClusterError;
+use crate::event::NodeInfo;
 
 /// What a replica is told when it is made. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -86,6 +89,21 @@ pub enum Input {
         /// True forbids.
         on: bool,
     },
+    /// An operator asks for something other than the status.
+    Admin {
+        /// Names the request in its answer; never given twice.
+        token: u64,
+        /// What is asked.
+        request: AdminRequest,
+    },
+    /// A node of this cluster is in a greater epoch, or in another one of the same count: its
+    /// handshake said so, and no link to it is possible.
+    OtherEpoch {
+        /// Which node.
+        node: NodeId,
+        /// Its epoch.
+        epoch: Epoch,
+    },
 }
 
 /// What a replica wants done.
@@ -114,10 +132,23 @@ pub enum Output {
     },
     /// Something the application or an operator wants to know.
     Event(ClusterEvent),
-    /// From now on the node belongs to this cluster: stamp and check frames with its id.
+    /// From now on the node belongs to this cluster in this epoch: stamp and check frames with
+    /// them. A cluster id of 0 makes the node blank again.
     Stamp {
         /// The cluster.
         cluster_id: u128,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// From now on the cluster consists of these nodes, by id; a place that is `None` belonged to
+    /// one that was removed. Own place included. Their addresses can be parsed.
+    Nodes(Vec<Option<NodeInfo>>),
+    /// The answer to an [`Input::Admin`]; once for each.
+    AdminAnswer {
+        /// Which.
+        token: u64,
+        /// The answer.
+        answer: AdminAnswer,
     },
     /// The end that was asked for cannot be; the node goes on as before.
     EndRefused(ClusterError),
@@ -158,6 +189,9 @@ pub enum ClusterEvent {
     },
     /// The node is silent while the others stop; it is no longer waited for.
     Departed(NodeId),
+    /// A process claims the id of this node although another one under it is connected and alive
+    /// (or the id of this node itself). It is kept out; stop one of the two.
+    DuplicateNode(NodeId),
     /// The notify callback was too slow: the oldest waiting events were dropped.
     Lagged {
         /// How many, since the last event delivered.
@@ -174,6 +208,7 @@ impl ClusterEvent {
             | Self::Joined(node)
             | Self::Left(node)
             | Self::Departed(node)
+            | Self::DuplicateNode(node)
             | Self::StateTransfer { node, .. } => Some(node),
             Self::LeaderChanged(leader) => leader,
             _ => None,
@@ -263,6 +298,57 @@ pub struct Counters {
     pub configs: u64,
     /// Joint configuration entries applied.
     pub joint_configs: u64,
+}
+
+impl Counters {
+    /// Every count under its name, in the order of the fields.
+    pub fn named(mut self) -> [(&'static str, u64); 15] {
+        self.places().map(|(name, place)| (name, *place))
+    }
+
+    /// Sets a count by its name. False if there is none of that name.
+    pub fn set(&mut self, name: &str, count: u64) -> bool {
+        let place = self.places().into_iter().find(|(known, _)| *known == name);
+        place.map(|(_, place)| *place = count).is_some()
+    }
+
+    /// The one table of names.
+    fn places(&mut self) -> [(&'static str, &mut u64); 15] {
+        let Self {
+            elections_won,
+            truncations,
+            early_commits,
+            images_installed,
+            images_sent,
+            conflicts,
+            duplicates,
+            resubmissions,
+            repeats,
+            in_doubt,
+            no_quorum,
+            windows,
+            applied,
+            configs,
+            joint_configs,
+        } = self;
+        [
+            ("elections_won", elections_won),
+            ("truncations", truncations),
+            ("early_commits", early_commits),
+            ("images_installed", images_installed),
+            ("images_sent", images_sent),
+            ("conflicts", conflicts),
+            ("duplicates", duplicates),
+            ("resubmissions", resubmissions),
+            ("repeats", repeats),
+            ("in_doubt", in_doubt),
+            ("no_quorum", no_quorum),
+            ("windows", windows),
+            ("applied", applied),
+            ("configs", configs),
+            ("joint_configs", joint_configs),
+        ]
+    }
 }
 
 impl Output {

@@ -26,9 +26,11 @@ mod window;
 use std::sync::Arc;
 
 use quorate_consensus::{EntryIndex, Identity, NodeId, Term, Ticks};
-use quorate_engine::{Applier, CommitError, Submission};
+use quorate_engine::{Applier, CommitError, Index, Submission};
 use quorate_schema::Dictionary;
 
+use crate::admin::{AdminAnswer, AdminError, AdminRequest};
+use crate::epoch::Epoch;
 use crate::error::ClusterError;
 use blank::{Blank, Next};
 use member::{Beginning, Member, ReceivedImage, Receiving, receive_image};
@@ -132,6 +134,11 @@ impl Replica {
         }
     }
 
+    /// The newest transaction applied here.
+    pub fn applied(&self) -> Index {
+        self.node.applier.applied()
+    }
+
     /// Counts since the replica was made.
     pub fn counters(&self) -> Counters {
         self.node.counters
@@ -148,6 +155,9 @@ impl Replica {
             Input::Stop => self.begin_end(true),
             Input::Detach => self.begin_end(false),
             Input::Veto { on } => self.veto(on),
+            Input::Admin { token, request } => self.admin(token, &request),
+            // A link to it is refused by the handshake, which is all there is to do.
+            Input::OtherEpoch { .. } => {}
         }
     }
 
@@ -259,7 +269,7 @@ impl Replica {
         if config.validate().is_err() {
             return; // no node of ours proposes such a beginning
         }
-        self.node.output(Output::Stamp { cluster_id: genesis.cluster_id });
+        self.node.output(Output::Stamp { cluster_id: genesis.cluster_id, epoch: Epoch::default() });
         self.node.event(ClusterEvent::Formed);
         let (last, last_term) = (EntryIndex(0), Term(0));
         let beginning = Beginning { genesis, last, last_term, config, stopped: Vec::new() };
@@ -268,7 +278,7 @@ impl Replica {
 
     fn join(&mut self, genesis: Genesis) {
         let cluster_id = genesis.cluster_id;
-        self.node.output(Output::Stamp { cluster_id });
+        self.node.output(Output::Stamp { cluster_id, epoch: Epoch::default() });
         self.node.event(ClusterEvent::Joining);
         self.node.broadcast(&PeerMessage::Standing(Standing::Joining { cluster_id }));
         self.node.broadcast(&PeerMessage::Join);
@@ -298,6 +308,15 @@ impl Replica {
         }
     }
 
+    fn admin(&mut self, token: u64, request: &AdminRequest) {
+        let error = match self.stage {
+            Stage::Blank(_) | Stage::Joining(_) => AdminError::NotMember,
+            Stage::Member(_) => AdminError::Unsupported { what: format!("{request:?}") },
+            Stage::Ended => AdminError::Stopped,
+        };
+        self.node.output(Output::AdminAnswer { token, answer: AdminAnswer::Refused(error) });
+    }
+
     fn veto(&mut self, on: bool) {
         self.node.vetoed = on;
         if let Stage::Member(member) = &mut self.stage {
@@ -320,8 +339,12 @@ impl Replica {
     }
 
     fn refuse_after_end(&mut self, input: Input) {
-        if let Input::Submit(submission) = input {
-            self.node.complete(submission.id.sequence, Err(CommitError::Stopped));
+        match input {
+            Input::Submit(submission) => {
+                self.node.complete(submission.id.sequence, Err(CommitError::Stopped));
+            }
+            Input::Admin { token, request } => self.admin(token, &request),
+            _ => {}
         }
     }
 

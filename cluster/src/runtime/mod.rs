@@ -13,6 +13,7 @@
 //! Whoever runs the loop owns the [`Runtime`]; when it goes, by return, by panic or because the
 //! database was dropped, its sockets close and everybody who waits is answered.
 
+mod admin;
 mod delivery;
 mod shared;
 
@@ -25,6 +26,7 @@ use quorate_engine::{Applier, CommitError, Index, TransactionId, dictionary_dige
 use quorate_schema::Dictionary;
 use tracing::{info, warn};
 
+use crate::epoch::Epoch;
 use crate::error::{ClusterError, RejectReason};
 use crate::event::NodeInfo;
 use crate::params::Checked;
@@ -32,6 +34,7 @@ use crate::replica::{ClusterEvent, Input, Output, Phase, Replica, ReplicaSetting
 use crate::status::{ClusterMember, ClusterStatus};
 use crate::transport::{LinkEvent, SocketOptions, Transport, TransportSettings};
 use crate::wire::Card;
+use admin::AdminRequests;
 use delivery::{Callbacks, Delivery};
 use shared::{Command, Slot};
 
@@ -39,9 +42,6 @@ pub(crate) use shared::{Limits, Shared};
 
 /// The largest payload of an entry, bytes: the greatest window and the greatest write set.
 const ENTRY_BYTES_MAX: usize = 96 << 20;
-
-/// The epoch of a cluster that was never formed again from a survivor.
-const FIRST_EPOCH: u64 = 0;
 
 /// Appends per follower that may be under way.
 const APPENDS_IN_FLIGHT: usize = 64;
@@ -87,7 +87,10 @@ pub(crate) struct Runtime {
     /// `None` only while the runtime goes.
     transport: Option<Transport>,
     replica: Replica,
-    nodes: Vec<NodeInfo>,
+    /// The cluster's nodes by id; a place is empty if its node was removed.
+    nodes: Vec<Option<NodeInfo>>,
+    /// The cluster and its epoch; 0 while there is none.
+    stamp: (u128, Epoch),
     own: NodeId,
     delivery: Option<Delivery>,
     asks: bool,
@@ -98,6 +101,7 @@ pub(crate) struct Runtime {
     question: Question,
     start: Instant,
     random: u64,
+    admin_requests: AdminRequests,
     finished: Option<Result<(), ClusterError>>,
     /// A refusal by a node that will not change its mind, since the last look.
     rejected: Option<(NodeId, RejectReason)>,
@@ -135,7 +139,7 @@ pub(crate) fn bind(
         identity,
         nonce: birth.nonce,
         cluster_id: 0,
-        epoch: FIRST_EPOCH,
+        epoch: Epoch::default(),
         dictionary: dictionary_digest(dictionary),
         node_count: params.nodes.len() as u32,
     };
@@ -235,7 +239,8 @@ impl Runtime {
             shared,
             transport: Some(transport),
             replica,
-            nodes: checked.nodes(),
+            nodes: checked.nodes().into_iter().map(Some).collect(),
+            stamp: (0, Epoch::default()),
             own,
             delivery,
             asks,
@@ -245,6 +250,7 @@ impl Runtime {
             question: Question { round: 0, late_at: None, limit_ms, vetoed: false },
             start: Instant::now(),
             random: birth.random | 1,
+            admin_requests: AdminRequests::new(params.stop_limit_ms),
             finished: None,
             rejected: None,
             commands: VecDeque::new(),
@@ -307,13 +313,22 @@ impl Runtime {
             let (last, _) = core.last();
             (core.first().0, last.0)
         });
-        let member = |member: &crate::replica::MemberStatus| ClusterMember {
-            info: self.nodes[member.node.0 as usize].clone(),
-            rank: member.rank,
-            joined: member.joined,
-            connected: member.connected,
+        let member = |member: &crate::replica::MemberStatus| {
+            let transport = self.transport.as_ref();
+            Some(ClusterMember {
+                info: self.node_info(member.node)?.clone(),
+                rank: member.rank,
+                joined: member.joined,
+                connected: member.connected,
+                refusal: transport.and_then(|transport| transport.refusal(member.node)),
+            })
         };
+        let (cluster_id, epoch) = self.stamp;
         ClusterStatus {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            cluster_id,
+            epoch,
+            index: self.replica.applied(),
             node_id: self.own,
             phase,
             role,
@@ -322,7 +337,7 @@ impl Runtime {
             quorum,
             ready,
             waiting_for,
-            members: members.iter().map(member).collect(),
+            members: members.iter().filter_map(member).collect(),
             log_entries,
             counters: self.replica.counters(),
             callback_panics: self.delivery.as_ref().map_or(0, Delivery::panics),
@@ -333,7 +348,11 @@ impl Runtime {
     pub(crate) fn refusals(&self) -> Vec<(NodeId, RejectReason)> {
         let Some(transport) = &self.transport else { return Vec::new() };
         let refusal = |info: &NodeInfo| Some((info.node_id, transport.refusal(info.node_id)?));
-        self.nodes.iter().filter_map(refusal).collect()
+        self.nodes.iter().flatten().filter_map(refusal).collect()
+    }
+
+    fn node_info(&self, node: NodeId) -> Option<&NodeInfo> {
+        self.nodes.get(node.0 as usize)?.as_ref()
     }
 
     fn now(&self) -> Ticks {
@@ -381,7 +400,7 @@ impl Runtime {
         let transport = self.transport.as_ref().expect("there until the runtime goes");
         let late_at = self.question.late_at.unwrap_or(Ticks::MAX);
         let next = self.replica.next_wakeup().min(transport.next_deadline());
-        let next = next.min(deadline).min(late_at);
+        let next = next.min(deadline).min(late_at).min(self.admin_requests.next_deadline());
         if next == Ticks::MAX {
             return None;
         }
@@ -438,6 +457,7 @@ impl Runtime {
                 self.question.vetoed = !allowed;
                 Input::Veto { on: !allowed }
             }
+            Command::Admin(request, reply) => return self.admin(now, request, reply),
             Command::Status(slot) => return slot.fill(Some(self.status())),
             Command::Abandon => {
                 self.finished = Some(Err(ClusterError::Ended));
@@ -453,6 +473,7 @@ impl Runtime {
             self.replica.step(now, Input::Tick { random }, &mut self.outputs);
             self.last_tick = Some(now);
         }
+        self.admin_tick(now);
         if self.question.late_at.is_some_and(|late_at| now >= late_at) {
             self.question.late_at = None;
             warn!(
@@ -473,11 +494,14 @@ impl Runtime {
                 Output::Complete { id, result } => answers.push((id, result)),
                 Output::Settled { id, .. } => self.shared.settled(id.sequence),
                 Output::Event(event) => self.event(event),
-                Output::Stamp { cluster_id } => {
+                Output::Stamp { cluster_id, epoch } => {
                     let cluster = format_args!("{cluster_id:032x}");
-                    info!(node = self.own.0, %cluster, "stamped");
-                    self.transport().stamp(cluster_id);
+                    info!(node = self.own.0, %cluster, %epoch, "stamped");
+                    self.stamp = (cluster_id, epoch);
+                    self.transport().stamp(cluster_id, epoch);
                 }
+                Output::Nodes(nodes) => self.nodes = nodes,
+                Output::AdminAnswer { token, answer } => self.admin_answered(token, answer),
                 Output::EndRefused(error) => self.refuse_detach(&error),
                 Output::Finished(result) => self.finished = Some(result),
             }
@@ -516,10 +540,11 @@ impl Runtime {
     /// Asks the quorum callback about the nodes that are connected now.
     fn ask(&mut self, now: Ticks) {
         let Some(delivery) = self.delivery.as_ref().filter(|_| self.asks) else { return };
-        let info = |node: &NodeId| self.nodes[node.0 as usize].clone();
+        let info = |node: &NodeId| self.node_info(*node).cloned();
+        let neighbours = self.connected.iter().filter_map(info).collect();
         self.question.round += 1;
         self.question.late_at = Some(now + self.question.limit_ms);
-        delivery.ask(self.question.round, self.connected.iter().map(info).collect());
+        delivery.ask(self.question.round, neighbours);
     }
 
     fn answer(&mut self, id: TransactionId, result: Result<Index, CommitError>) {
@@ -554,6 +579,7 @@ impl Runtime {
             let id = self.shared.transaction_id(sequence);
             slot.fill(Err(CommitError::InDoubt(id)));
         }
+        self.admin_end();
         self.shared.end(result.clone(), status);
         for (_, slot) in self.ends.drain(..) {
             slot.fill(result.clone());

@@ -18,6 +18,8 @@ use quorate_engine::{
     Access, BeginError, CommitError, CommitPath, Index, Submission, TransactionId,
 };
 
+use super::admin::AdminReply;
+use crate::admin::{AdminAnswer, AdminError, AdminRequest};
 use crate::error::ClusterError;
 use crate::status::ClusterStatus;
 
@@ -42,6 +44,8 @@ pub(super) enum Command {
     },
     /// Tell how the cluster is.
     Status(Arc<Slot<Option<ClusterStatus>>>),
+    /// An operator's request.
+    Admin(AdminRequest, AdminReply),
     /// The database was dropped.
     Abandon,
 }
@@ -188,6 +192,21 @@ impl Shared {
         inbox.ends_asked -= u32::try_from(count).expect("as many as asked");
     }
 
+    /// Asks what an operator asks, and waits for the answer; refused while nobody listens.
+    pub(crate) fn admin(&self, request: AdminRequest) -> AdminAnswer {
+        let slot = Slot::new();
+        {
+            let mut inbox = match self.listening(Instant::now() + self.limits.wait) {
+                Ok(inbox) => inbox,
+                Err(Absent::NotListening) => return AdminAnswer::Refused(AdminError::NotListening),
+                Err(Absent::Ended(_)) => return AdminAnswer::Refused(AdminError::Stopped),
+            };
+            let reply = AdminReply::Slot(Arc::clone(&slot));
+            self.push(&mut inbox, Command::Admin(request, reply));
+        }
+        slot.wait()
+    }
+
     /// How the cluster is, asked of whoever listens; `None` while nobody does.
     pub(crate) fn status(&self) -> Option<ClusterStatus> {
         let slot = Slot::new();
@@ -278,6 +297,9 @@ impl Shared {
                 Command::Submit(_, slot) => slot.fill(Err(CommitError::Stopped)),
                 Command::Status(slot) => slot.fill(status.clone()),
                 Command::End { slot, .. } => slot.fill(result.clone()),
+                Command::Admin(_, AdminReply::Slot(slot)) => {
+                    slot.fill(AdminAnswer::Refused(AdminError::Stopped));
+                }
                 Command::Verdict { .. } | Command::Abandon => {}
             }
         }

@@ -199,15 +199,17 @@ mod tests {
     use quorate_consensus::NodeId;
 
     use super::*;
+    use crate::epoch::Epoch;
     use crate::replica::Channel;
 
     #[test]
     fn what_is_kept_of_a_refusal_tells_of_the_caller() {
+        let epoch = |counter| Epoch { counter, bits: 0 };
         let card = Card {
             identity: Identity::new(1, 2),
             nonce: 3,
             cluster_id: 4,
-            epoch: 5,
+            epoch: epoch(5),
             dictionary: 6,
             node_count: 7,
         };
@@ -224,7 +226,10 @@ mod tests {
                 RejectReason::OtherCluster { cluster_id: 100 },
                 RejectReason::OtherCluster { cluster_id: 4 },
             ),
-            (RejectReason::OtherEpoch { epoch: 100 }, RejectReason::OtherEpoch { epoch: 5 }),
+            (
+                RejectReason::OtherEpoch { epoch: epoch(100) },
+                RejectReason::OtherEpoch { epoch: epoch(5) },
+            ),
             (
                 RejectReason::OtherDictionary { digest: 100 },
                 RejectReason::OtherDictionary { digest: 6 },

@@ -34,6 +34,7 @@ use quorate_consensus::{Identity, NodeId, Ticks};
 use tracing::{debug, info, warn};
 
 use crate::address::Address;
+use crate::epoch::Epoch;
 use crate::error::RejectReason;
 use crate::replica::{Channel, PeerMessage};
 use crate::wire::{Card, FrameWriter, Hello, Kind, Stamp, encode};
@@ -255,9 +256,10 @@ impl Transport {
         }
     }
 
-    /// From now on the node belongs to this cluster: frames and handshakes say so.
-    pub(crate) fn stamp(&mut self, cluster_id: u128) {
+    /// From now on the node belongs to this cluster and epoch: frames and handshakes say so.
+    pub(crate) fn stamp(&mut self, cluster_id: u128, epoch: Epoch) {
         self.settings.card.cluster_id = cluster_id;
+        self.settings.card.epoch = epoch;
     }
 
     /// The last refusal in the handshake with each node that is not connected.
@@ -405,8 +407,8 @@ impl Transport {
 
     /// Handles the whole frames that arrived. False if the connection must not be read now: it
     /// ended, is still being dialled, or another of its link is not welcomed yet. The accepting
-    /// side knows that all are before the dialling side does, and may speak at once; what it says waits
-    /// until the link is up here too.
+    /// side knows that all are before the dialling side does, and may speak at once; what it says
+    /// waits until the link is up here too.
     fn take_apart(&mut self, token: Token) -> bool {
         let ours = self.stamp_of(0);
         loop {

@@ -7,10 +7,10 @@
 //!      5     1  flags, 0
 //!      6     2  protocol version
 //!      8    16  cluster id, 0 while the sender has none
-//!     24     8  epoch of the cluster
-//!     32     8  connection epoch: bits agreed on in the handshake, 0 before
-//!     40     4  crc32c of bytes 0 to 39 and of the payload
-//!     44        payload
+//!     24    16  epoch of the cluster: counter, random bits
+//!     40     8  connection epoch: bits agreed on in the handshake, 0 before
+//!     48     4  crc32c of bytes 0 to 47 and of the payload
+//!     52        payload
 //! ```
 //!
 //! Everything is little-endian. The length is compared with a limit before anything is kept for it,
@@ -23,6 +23,8 @@ use std::sync::Arc;
 use quorate_schema::bytes::{Reader, Writer};
 use thiserror::Error;
 
+use crate::epoch::Epoch;
+
 /// The version of the protocol that this program speaks best.
 pub const VERSION: u16 = 1;
 
@@ -30,7 +32,7 @@ pub const VERSION: u16 = 1;
 pub const VERSION_MIN: u16 = 1;
 
 /// Length of a frame's header, bytes.
-pub const HEADER_BYTES: usize = 44;
+pub const HEADER_BYTES: usize = 52;
 
 /// The longest payload once the handshake is done, bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 128 << 20;
@@ -45,7 +47,7 @@ const SHARE_FROM_BYTES: usize = 16 << 10;
 const KEEP_BYTES: usize = 1 << 20;
 
 /// Offset of the checksum in the header.
-const CHECKSUM_AT: usize = 40;
+const CHECKSUM_AT: usize = 48;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ pub struct Stamp {
     /// The sender's cluster, 0 while it has none.
     pub cluster_id: u128,
     /// The cluster's epoch.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The bits both sides agreed on for this connection, 0 before.
     pub connection_epoch: u64,
 }
@@ -149,7 +151,9 @@ impl Header {
         let flags = reader.u8().expect(enough);
         let version = reader.u16().expect(enough);
         let cluster_id = reader.u128().expect(enough);
-        let epoch = reader.u64().expect(enough);
+        let counter = reader.u64().expect(enough);
+        let bits = reader.u64().expect(enough);
+        let epoch = Epoch { counter, bits };
         let connection_epoch = reader.u64().expect(enough);
         let checksum = reader.u32().expect(enough);
         if length > limit {
@@ -250,7 +254,8 @@ impl FrameWriter {
         header.u8(0);
         header.u16(VERSION);
         header.u128(stamp.cluster_id);
-        header.u64(stamp.epoch);
+        header.u64(stamp.epoch.counter);
+        header.u64(stamp.epoch.bits);
         header.u64(stamp.connection_epoch);
         debug_assert_eq!(header.len(), CHECKSUM_AT);
         if !self.open.is_empty() {
@@ -415,7 +420,8 @@ impl Outgoing {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp { cluster_id: 7, epoch: 8, connection_epoch: 9 };
+    const STAMP: Stamp =
+        Stamp { cluster_id: 7, epoch: Epoch { counter: 8, bits: 10 }, connection_epoch: 9 };
 
     fn frame(payload: &[u8]) -> Vec<u8> {
         let mut frame = FrameWriter::new();
@@ -494,7 +500,7 @@ mod tests {
         }
         // Of each frame: head, shared, middle, shared; no tail.
         assert_eq!(outgoing.slices().len(), 12);
-        for step in [1, 43, 44, 45, 99_999] {
+        for step in [1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1, 99_999] {
             let mut rest = Outgoing { parts: outgoing.parts.clone(), ..Outgoing::new() };
             rest.bytes = outgoing.bytes;
             let mut sent = Vec::new();

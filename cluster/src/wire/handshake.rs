@@ -7,6 +7,7 @@ use quorate_consensus::{Identity, Incarnation, NodeId};
 use quorate_schema::bytes::{Malformed, Reader, Writer};
 
 use super::frame::{VERSION, VERSION_MIN};
+use crate::epoch::Epoch;
 use crate::error::RejectReason;
 use crate::replica::Channel;
 
@@ -24,7 +25,7 @@ pub struct Card {
     /// Its cluster, 0 while it has none.
     pub cluster_id: u128,
     /// The cluster's epoch.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Digest of its dictionary.
     pub dictionary: u128,
     /// Length of its node list.
@@ -124,7 +125,7 @@ impl Card {
         writer.u128(self.identity.incarnation.0);
         writer.u128(self.nonce);
         writer.u128(self.cluster_id);
-        writer.u64(self.epoch);
+        encode_epoch(self.epoch, writer);
         writer.u128(self.dictionary);
         writer.u32(self.node_count);
     }
@@ -136,7 +137,7 @@ impl Card {
             identity: Identity { node, incarnation },
             nonce: reader.u128()?,
             cluster_id: reader.u128()?,
-            epoch: reader.u64()?,
+            epoch: decode_epoch(reader)?,
             dictionary: reader.u128()?,
             node_count: reader.u32()?,
         })
@@ -157,7 +158,7 @@ pub fn encode_reject(reason: &RejectReason, writer: &mut Writer) {
         }
         RejectReason::OtherEpoch { epoch } => {
             writer.u8(3);
-            writer.u64(epoch);
+            encode_epoch(epoch, writer);
         }
         RejectReason::OtherDictionary { digest } => {
             writer.u8(4);
@@ -187,7 +188,7 @@ pub fn decode_reject(reader: &mut Reader<'_>) -> Result<RejectReason, Malformed>
     Ok(match reader.u8()? {
         1 => RejectReason::VersionUnsupported { min: reader.u16()?, max: reader.u16()? },
         2 => RejectReason::OtherCluster { cluster_id: reader.u128()? },
-        3 => RejectReason::OtherEpoch { epoch: reader.u64()? },
+        3 => RejectReason::OtherEpoch { epoch: decode_epoch(reader)? },
         4 => RejectReason::OtherDictionary { digest: reader.u128()? },
         5 => RejectReason::DuplicateNode,
         6 => RejectReason::UnknownNode { nodes: reader.u32()? },
@@ -198,6 +199,17 @@ pub fn decode_reject(reader: &mut Reader<'_>) -> Result<RejectReason, Malformed>
         11 => RejectReason::ShuttingDown,
         _ => return Err(reader.malformed("no such reason")),
     })
+}
+
+/// Appends an epoch.
+pub(super) fn encode_epoch(epoch: Epoch, writer: &mut Writer) {
+    writer.u64(epoch.counter);
+    writer.u64(epoch.bits);
+}
+
+/// Reads an epoch back.
+pub(super) fn decode_epoch(reader: &mut Reader<'_>) -> Result<Epoch, Malformed> {
+    Ok(Epoch { counter: reader.u64()?, bits: reader.u64()? })
 }
 
 fn channel_code(channel: Channel) -> u8 {

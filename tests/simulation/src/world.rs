@@ -467,7 +467,7 @@ impl World {
                 self.note(|| format!("node {node}: {event:?}"));
                 Ok(())
             }
-            Output::Stamp { .. } => Ok(()),
+            Output::Stamp { .. } | Output::Nodes(_) | Output::AdminAnswer { .. } => Ok(()),
             Output::EndRefused(_) => {
                 self.note(|| format!("node {node} may not leave"));
                 // It holds all the rank: it goes on, and asks again when the others have left.

@@ -1,0 +1,93 @@
+//! Admin requests: from a call inside the process or from an admin connection, to the replica, and
+//! the answer back to whoever asked.
+//!
+//! The status is answered at once. Everything else gets a token, and a time limit here, so that an
+//! operator hears something whatever becomes of the replica.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quorate_consensus::Ticks;
+
+use super::Runtime;
+use super::shared::Slot;
+use crate::admin::{AdminAnswer, AdminError, AdminRequest};
+use crate::replica::Input;
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(super) enum AdminReply {
+    /// To a thread of this process.
+    Slot(Arc<Slot<AdminAnswer>>),
+}
+
+/// The requests the replica has not answered.
+#[derive(Debug)]
+pub(super) struct AdminRequests {
+    waiting: BTreeMap<u64, (Ticks, AdminReply)>,
+    next_token: u64,
+    limit_ms: Ticks,
+}
+
+impl AdminRequests {
+    pub(super) fn new(limit_ms: Ticks) -> Self {
+        Self { waiting: BTreeMap::new(), next_token: 1, limit_ms }
+    }
+
+    /// When the first of them has waited for too long.
+    pub(super) fn next_deadline(&self) -> Ticks {
+        self.waiting.values().map(|(deadline, _)| *deadline).min().unwrap_or(Ticks::MAX)
+    }
+}
+
+impl Runtime {
+    /// Answers, or asks the replica.
+    pub(super) fn admin(&mut self, now: Ticks, request: AdminRequest, reply: AdminReply) {
+        if request == AdminRequest::Status {
+            let answer = AdminAnswer::Status(Box::new(self.status()));
+            return self.admin_reply(&reply, answer);
+        }
+        let requests = &mut self.admin_requests;
+        let token = requests.next_token;
+        requests.next_token += 1;
+        requests.waiting.insert(token, (now + requests.limit_ms, reply));
+        self.replica.step(now, Input::Admin { token, request }, &mut self.outputs);
+    }
+
+    /// The replica answers.
+    pub(super) fn admin_answered(&mut self, token: u64, answer: AdminAnswer) {
+        if let Some((_, reply)) = self.admin_requests.waiting.remove(&token) {
+            self.admin_reply(&reply, answer);
+        }
+    }
+
+    /// Answers what has waited for too long.
+    pub(super) fn admin_tick(&mut self, now: Ticks) {
+        if now < self.admin_requests.next_deadline() {
+            return;
+        }
+        let limit_ms = self.admin_requests.limit_ms;
+        let waiting = std::mem::take(&mut self.admin_requests.waiting);
+        for (token, (deadline, reply)) in waiting {
+            if now >= deadline {
+                let answer = AdminAnswer::Refused(AdminError::TimedOut { limit_ms });
+                self.admin_reply(&reply, answer);
+            } else {
+                self.admin_requests.waiting.insert(token, (deadline, reply));
+            }
+        }
+    }
+
+    /// The node ends: nobody is left waiting.
+    pub(super) fn admin_end(&mut self) {
+        for (_, reply) in std::mem::take(&mut self.admin_requests.waiting).into_values() {
+            self.admin_reply(&reply, AdminAnswer::Refused(AdminError::Stopped));
+        }
+    }
+
+    fn admin_reply(&mut self, reply: &AdminReply, answer: AdminAnswer) {
+        match reply {
+            AdminReply::Slot(slot) => slot.fill(answer),
+        }
+    }
+}
