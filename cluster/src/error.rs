@@ -234,6 +234,12 @@ pub enum ClusterError {
          was changed, stop the cluster instead"
     )]
     LastVoter,
+    /// An operator took the node out of the cluster.
+    #[error(
+        "this node was removed from the cluster; its data can still be read; to take part again it \
+         has to be added under a new id"
+    )]
+    Removed,
     /// An image does not fit this node.
     #[error("the cluster's state cannot be taken over: {0}")]
     Image(#[source] ImageError),

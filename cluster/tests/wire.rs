@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use quorate_cluster::replica::{
     Channel, DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request,
-    Standing,
+    Roster, RosterChange, RosterError, Standing,
 };
 use quorate_cluster::wire::{
     Card, FrameWriter, Hello, Incoming, Kind, PAYLOAD_BYTES_MAX, Stamp, Welcome, decode,
@@ -48,6 +48,43 @@ fn entry_index() -> impl Strategy<Value = EntryIndex> {
     any::<u64>().prop_map(EntryIndex)
 }
 
+fn addr() -> impl Strategy<Value = String> {
+    (0..200u32, 1..9_999u16).prop_map(|(host, port)| format!("n{host}:{port}"))
+}
+
+fn roster() -> impl Strategy<Value = Roster> {
+    let nodes = prop::collection::vec((addr(), 1..9u32), 1..6);
+    (nodes, prop::collection::vec(roster_change(), 0..4)).prop_map(|(nodes, changes)| {
+        let mut roster = Roster::new(nodes);
+        for change in &changes {
+            let _ = roster.apply(change);
+        }
+        roster
+    })
+}
+
+fn roster_change() -> impl Strategy<Value = RosterChange> {
+    let node = || (0..8u32).prop_map(NodeId);
+    prop_oneof![
+        (addr(), any::<u32>()).prop_map(|(addr, rank)| RosterChange::Add { addr, rank }),
+        node().prop_map(|node| RosterChange::Remove { node }),
+        (node(), any::<u32>()).prop_map(|(node, rank)| RosterChange::SetRank { node, rank }),
+        (node(), addr()).prop_map(|(node, addr)| RosterChange::SetAddress { node, addr }),
+    ]
+}
+
+fn roster_error() -> impl Strategy<Value = RosterError> {
+    prop_oneof![
+        any::<u32>().prop_map(|node| RosterError::UnknownNode { node: NodeId(node) }),
+        Just(RosterError::NoRank),
+        any::<u32>().prop_map(|limit| RosterError::TooManyNodes { limit }),
+        any::<u64>().prop_map(|limit| RosterError::RankOverflow { limit }),
+        Just(RosterError::MalformedAddress),
+        any::<u32>().prop_map(|node| RosterError::DuplicateAddress { node: NodeId(node) }),
+        Just(RosterError::Unchanged),
+    ]
+}
+
 fn payload() -> impl Strategy<Value = Payload> {
     let size = prop_oneof![9 => 0..200usize, 1 => 16_000..40_000usize];
     size.prop_flat_map(|size| prop::collection::vec(any::<u8>(), size)).prop_map(Payload::from)
@@ -69,7 +106,9 @@ fn config() -> impl Strategy<Value = Config> {
 fn genesis() -> impl Strategy<Value = Genesis> {
     (any::<u128>(), members()).prop_map(|(cluster_id, mut members)| {
         members.dedup_by_key(|member| member.identity.node);
-        Genesis { cluster_id, members }
+        let addresses =
+            members.iter().map(|member| format!("n{}:1", member.identity.node)).collect();
+        Genesis { cluster_id, members, addresses }
     })
 }
 
@@ -130,19 +169,20 @@ fn refusal() -> impl Strategy<Value = RefusalReason> {
             RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
         }),
         Just(RefusalReason::Malformed),
+        roster_error().prop_map(RefusalReason::Roster),
     ]
 }
 
 fn chunk() -> impl Strategy<Value = ImageChunk> {
     let stopped = prop::collection::vec(identity(), 0..4);
     let place = (0..u64::MAX / 2, 0..1_000u64);
-    (entry_index(), term(), config(), genesis(), stopped, place, payload()).prop_map(
-        |(last, last_term, config, genesis, stopped, (offset, more), bytes)| {
+    (entry_index(), term(), config(), genesis(), stopped, place, payload(), roster()).prop_map(
+        |(last, last_term, config, genesis, stopped, (offset, more), bytes, roster)| {
             let total_bytes = offset + bytes.len() as u64 + more;
             // An image ends at an entry, and consensus counts no further than half of 64 bits.
             let last = EntryIndex((last.0 >> 1).max(1));
             let last_term = Term((last_term.0 >> 1).max(1));
-            let head = ImageHead { last, last_term, config, genesis, stopped };
+            let head = ImageHead { last, last_term, config, genesis, stopped, roster };
             ImageChunk { head, total_bytes, offset, bytes }
         },
     )
@@ -154,7 +194,10 @@ fn message() -> impl Strategy<Value = PeerMessage> {
         genesis().prop_map(Standing::Member),
         any::<u128>().prop_map(|cluster_id| Standing::Joining { cluster_id }),
     ];
-    let request = prop_oneof![payload().prop_map(Request::Transaction), Just(Request::Stop)];
+    let change = (any::<u64>(), roster_change())
+        .prop_map(|(low_water, change)| Request::Change { low_water, change });
+    let request =
+        prop_oneof![payload().prop_map(Request::Transaction), Just(Request::Stop), change];
     prop_oneof![
         4 => core().prop_map(PeerMessage::Core),
         1 => standing.prop_map(PeerMessage::Standing),
@@ -163,9 +206,12 @@ fn message() -> impl Strategy<Value = PeerMessage> {
         1 => any::<u32>().prop_map(|node| PeerMessage::Declined {
             reason: DeclineReason::NodesDiffer { node: NodeId(node) }
         }),
+        1 => Just(PeerMessage::Declined { reason: DeclineReason::NotListed }),
         1 => Just(PeerMessage::Join),
         1 => Just(PeerMessage::Leave),
         1 => Just(PeerMessage::Left),
+        1 => Just(PeerMessage::Removed),
+        1 => (0..64u32).prop_map(|node| PeerMessage::Transfer { to: NodeId(node) }),
         1 => (term(), transaction_id(), request)
             .prop_map(|(term, id, request)| PeerMessage::Submit { term, id, request }),
         1 => (term(), transaction_id(), refusal())
@@ -258,7 +304,7 @@ fn samples() -> Vec<PeerMessage> {
     let members =
         vec![Member { identity, rank: 1 }, Member { identity: Identity::new(2, 5), rank: 0 }];
     let config = Config { current: members.clone(), next: Some(members.clone()) };
-    let genesis = Genesis { cluster_id: 9, members };
+    let genesis = Genesis { cluster_id: 9, members, addresses: vec!["a:1".into(); 2] };
     let payload: Payload = Arc::from([1, 2, 3].as_slice());
     let bodies = [
         Body::Noop,
@@ -284,6 +330,7 @@ fn samples() -> Vec<PeerMessage> {
         config,
         genesis: genesis.clone(),
         stopped: vec![identity],
+        roster: Roster::new([("a:1".to_string(), 1)]),
     };
     let chunk = ImageChunk { head, total_bytes: 10, offset: 7, bytes: Arc::clone(&payload) };
     let request = Request::Transaction(payload);
@@ -363,7 +410,8 @@ fn malformed(message: &PeerMessage) -> bool {
 fn impossible_values_are_malformed() {
     let member = |node, rank| Member { identity: Identity::new(node, 1), rank };
     let standing = |members: Vec<Member>| {
-        PeerMessage::Standing(Standing::Member(Genesis { cluster_id: 1, members }))
+        let addresses = vec!["a:1".to_string(); members.len()];
+        PeerMessage::Standing(Standing::Member(Genesis { cluster_id: 1, members, addresses }))
     };
     assert!(!malformed(&standing(vec![member(0, 1), member(1, 0)])));
     assert!(malformed(&standing(vec![])), "nobody");

@@ -16,6 +16,8 @@ pub struct ReplicaSettings {
     pub identity: Identity,
     /// The configured quorum rank of every node, by node id.
     pub ranks: Vec<u32>,
+    /// Where every node listens, by node id; replicated from the node that forms the cluster.
+    pub addresses: Vec<String>,
     /// Consensus timing and sizes.
     pub core: Settings,
     /// An open window closes when it holds this many bytes ...
@@ -257,6 +259,10 @@ pub struct Status {
 pub struct MemberStatus {
     /// The node.
     pub node: NodeId,
+    /// Its address, once an operator set it; else it is as the node list says.
+    pub addr: Option<String>,
+    /// Its rank by the roster: the one it should have.
+    pub wanted_rank: u32,
     /// Its rank in the configuration in force; 0 if it is not in it.
     pub rank: u32,
     /// Whether the configuration holds it.

@@ -58,7 +58,9 @@ impl Blank {
         }
         self.proposals += 1;
         let cluster_id = seed.wrapping_add(u128::from(self.proposals)).max(1);
-        let genesis = Genesis { cluster_id, members: members(node) };
+        let members = members(node);
+        let addresses = node.roster.iter().map(|(_, listed)| listed.addr.clone()).collect();
+        let genesis = Genesis { cluster_id, members, addresses };
         if others == 0 {
             return Next::Start(genesis);
         }
@@ -102,6 +104,7 @@ impl Blank {
             PeerMessage::Declined { reason: DeclineReason::NodesDiffer { node } } => {
                 Next::Fail(ClusterError::NodesDiffer { peer: from.node, node })
             }
+            PeerMessage::Removed => Next::Fail(ClusterError::Removed),
             PeerMessage::Standing(Standing::Member(genesis)) => {
                 let identity = node.identity();
                 if genesis.members.iter().any(|member| member.identity == identity) {

@@ -7,6 +7,8 @@ use quorate_consensus::{
 };
 use quorate_engine::TransactionId;
 
+use super::roster::{Roster, RosterChange, RosterError};
+
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerMessage {
@@ -30,8 +32,15 @@ pub enum PeerMessage {
     Join,
     /// The sender asks to be taken out of the configuration.
     Leave,
-    /// The receiver is out of the committed configuration.
+    /// The receiver is out of the committed configuration, as it wished.
     Left,
+    /// The receiver was taken out of the cluster's roster.
+    Removed,
+    /// The sender's operator wants this node to lead.
+    Transfer {
+        /// Who.
+        to: NodeId,
+    },
     /// Certify this and put it into the log.
     Submit {
         /// The term whose leader the sender believes the receiver to be; another term refuses.
@@ -89,6 +98,8 @@ pub struct Genesis {
     pub cluster_id: u128,
     /// The first members, in node order.
     pub members: Vec<Member>,
+    /// Where they listen, as the node says that formed the cluster; one for each member.
+    pub addresses: Vec<String>,
 }
 
 /// What [`PeerMessage::Submit`] asks for.
@@ -98,6 +109,13 @@ pub enum Request {
     Transaction(Arc<[u8]>),
     /// Log that the sender has stopped.
     Stop,
+    /// Change the roster.
+    Change {
+        /// Sequences of the sender below this are settled.
+        low_water: u64,
+        /// How.
+        change: RosterChange,
+    },
 }
 
 /// Why a node will not promise.
@@ -108,6 +126,8 @@ pub enum DeclineReason {
         /// The first node the lists disagree about.
         node: NodeId,
     },
+    /// The cluster does not list a node of that id: add it first.
+    NotListed,
 }
 
 /// Why a request was not put into the log.
@@ -133,6 +153,8 @@ pub enum RefusalReason {
     },
     /// The bytes are not a submission.
     Malformed,
+    /// The roster cannot change like this.
+    Roster(RosterError),
 }
 
 /// A piece of an image.
@@ -161,6 +183,8 @@ pub struct ImageHead {
     pub genesis: Genesis,
     /// Who has an orderly stop, or a departure, in the log up to there.
     pub stopped: Vec<Identity>,
+    /// The roster as of that entry.
+    pub roster: Roster,
 }
 
 /// The connections between two nodes: bulk never delays control, and state never delays either.

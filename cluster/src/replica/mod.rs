@@ -20,6 +20,7 @@ mod member;
 mod message;
 mod node;
 mod pending;
+mod roster;
 mod status;
 mod window;
 
@@ -45,6 +46,7 @@ pub use message::{
     Channel, DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request,
     Standing,
 };
+pub use roster::{NODE_IDS_MAX, Roster, RosterChange, RosterError, RosterNode};
 
 /// One node of a cluster. See the module.
 ///
@@ -67,6 +69,8 @@ enum Stage {
 /// A node that asked a running cluster for its state.
 struct Joining {
     genesis: Genesis,
+    /// The leader said that the roster does not list this node.
+    unlisted: bool,
     receiving: Option<Receiving>,
     last_asked: Ticks,
 }
@@ -230,7 +234,15 @@ impl Replica {
 
     fn receive_joining(&mut self, from: Identity, message: PeerMessage) {
         let Stage::Joining(joining) = &mut self.stage else { return };
-        let PeerMessage::Image(chunk) = message else { return };
+        let chunk = match message {
+            PeerMessage::Image(chunk) => chunk,
+            PeerMessage::Declined { reason: DeclineReason::NotListed } => {
+                joining.unlisted = true;
+                return;
+            }
+            PeerMessage::Removed => return self.end(Err(ClusterError::Removed)),
+            _ => return,
+        };
         if chunk.head.genesis != joining.genesis {
             return;
         }
@@ -247,9 +259,9 @@ impl Replica {
 
     fn become_member(&mut self, image: ReceivedImage) {
         let ReceivedImage { from, head, .. } = image;
-        let ImageHead { last, last_term, config, genesis, stopped } = head;
+        let ImageHead { last, last_term, config, genesis, stopped, roster } = head;
         self.node.counters.images_installed += 1;
-        let beginning = Beginning { genesis, last, last_term, config, stopped };
+        let beginning = Beginning { genesis, last, last_term, config, stopped, roster };
         let member = Member::new(&mut self.node, beginning);
         self.node.send(from, PeerMessage::Installed { last });
         self.stage = Stage::Member(Box::new(member));
@@ -272,7 +284,10 @@ impl Replica {
         self.node.output(Output::Stamp { cluster_id: genesis.cluster_id, epoch: Epoch::default() });
         self.node.event(ClusterEvent::Formed);
         let (last, last_term) = (EntryIndex(0), Term(0));
-        let beginning = Beginning { genesis, last, last_term, config, stopped: Vec::new() };
+        let addresses = genesis.addresses.iter().cloned();
+        let roster = Roster::new(addresses.zip(genesis.members.iter().map(|member| member.rank)));
+        let stopped = Vec::new();
+        let beginning = Beginning { genesis, last, last_term, config, stopped, roster };
         self.stage = Stage::Member(Box::new(Member::new(&mut self.node, beginning)));
     }
 
@@ -283,7 +298,8 @@ impl Replica {
         self.node.broadcast(&PeerMessage::Standing(Standing::Joining { cluster_id }));
         self.node.broadcast(&PeerMessage::Join);
         let last_asked = self.node.now;
-        self.stage = Stage::Joining(Joining { genesis, receiving: None, last_asked });
+        let receiving = None;
+        self.stage = Stage::Joining(Joining { genesis, unlisted: false, receiving, last_asked });
     }
 
     fn submit(&mut self, submission: &Submission) {

@@ -11,6 +11,8 @@ use quorate_schema::Dictionary;
 use super::api::{ClusterEvent, Counters, Output, ReplicaSettings};
 use super::message::{PeerMessage, Standing};
 use super::pending::Pending;
+use super::roster::Roster;
+use crate::event::NodeInfo;
 
 /// A peer whose link is up.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(super) struct Node {
     /// At most one link a node.
     pub(super) links: BTreeMap<NodeId, Link>,
     pub(super) pending: Pending,
+    /// As of the newest entry applied; before there is one, what the own node list says.
+    pub(super) roster: Roster,
     pub(super) ending: Ending,
     pub(super) counters: Counters,
     pub(super) now: Ticks,
@@ -54,7 +58,11 @@ impl Node {
         dictionary: Arc<Dictionary>,
         now: Ticks,
     ) -> Self {
+        let addresses = settings.addresses.iter().cloned().map(Some).chain(std::iter::repeat(None));
+        let listed = settings.ranks.iter().zip(addresses);
+        let roster = Roster::new(listed.map(|(rank, addr)| (addr.unwrap_or_default(), *rank)));
         Self {
+            roster,
             settings,
             applier,
             dictionary,
@@ -95,6 +103,22 @@ impl Node {
         for peer in peers {
             self.send(peer, message.clone());
         }
+    }
+
+    /// The nodes of the roster, at the addresses at which this node should look for them: what an
+    /// operator set goes before its own list, which goes before the list of who formed the cluster.
+    pub(super) fn listed(&self) -> Vec<Option<NodeInfo>> {
+        let own_list = |id: NodeId| {
+            let addr = self.settings.addresses.get(id.0 as usize)?;
+            (!addr.is_empty()).then(|| addr.clone())
+        };
+        let info = |id: NodeId| {
+            let node = self.roster.get(id)?;
+            let own = own_list(id).filter(|_| !node.revised);
+            let addr = own.unwrap_or_else(|| node.addr.clone());
+            Some(NodeInfo { node_id: id, addr, qrank: node.rank })
+        };
+        (0..self.roster.next_id().0).map(|id| info(NodeId(id))).collect()
     }
 
     pub(super) fn event(&mut self, event: ClusterEvent) {

@@ -36,8 +36,7 @@ impl Replica {
     }
 
     fn member_statuses(&self, member: Option<&Member>) -> Vec<MemberStatus> {
-        let nodes = 0..self.node.settings.ranks.len() as u32;
-        nodes.map(NodeId).map(|node| self.member_status(member, node)).collect()
+        self.node.roster.iter().map(|(node, _)| self.member_status(member, node)).collect()
     }
 
     fn member_status(&self, member: Option<&Member>, node: NodeId) -> MemberStatus {
@@ -45,8 +44,11 @@ impl Replica {
         let entry = config.and_then(|members| {
             members.iter().filter(|m| m.identity.node == node).max_by_key(|m| m.rank)
         });
+        let listed = self.node.roster.get(node);
         MemberStatus {
             node,
+            addr: listed.filter(|listed| listed.revised).map(|listed| listed.addr.clone()),
+            wanted_rank: listed.map_or(0, |listed| listed.rank),
             rank: entry.map_or(0, |entry| entry.rank),
             joined: entry.is_some(),
             connected: node == self.node_id() || self.node.links.contains_key(&node),
@@ -72,6 +74,10 @@ impl Replica {
                     reasons.push((own, "the promises of the other nodes".to_string()));
                 }
             }
+            Stage::Joining(joining) if joining.unlisted => {
+                let reason = "the cluster does not list this node: add it there first";
+                reasons.push((own, reason.to_string()));
+            }
             Stage::Joining(_) => {
                 reasons.push((own, "the cluster's leader to send its state".to_string()));
             }
@@ -79,9 +85,9 @@ impl Replica {
         }
         let Some(member) = member else { return reasons };
         if !member.may_commit(&self.node) {
-            let nodes = (0..self.node.settings.ranks.len() as u32).map(NodeId);
+            let nodes = self.node.roster.iter().filter(|(_, listed)| listed.rank > 0);
             let absent = |node: &NodeId| *node != own && !self.node.links.contains_key(node);
-            for node in nodes.filter(absent) {
+            for node in nodes.map(|(node, _)| node).filter(absent) {
                 reasons.push((node, "not connected, and its rank may be needed".to_string()));
             }
             if self.node.vetoed {

@@ -8,17 +8,21 @@
 //! names an identity. Nothing here looks inside a write set.
 
 use quorate_consensus::{Identity, Incarnation, NodeId, Payload};
+use quorate_engine::TransactionId;
 use quorate_schema::bytes::{Malformed, Reader, Writer};
+
+use super::roster::RosterChange;
 
 const KIND_TRANSACTION: u8 = 0;
 const KIND_STOPPED: u8 = 1;
 const KIND_DEPARTED: u8 = 2;
+const KIND_CHANGE: u8 = 3;
 
 /// The smallest item: a kind without a body, and its length.
 const ITEM_BYTES_MIN: usize = 5;
 
 /// One item of a window. Each takes one index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item<'a> {
     /// A certified write set.
     Transaction(&'a [u8]),
@@ -26,6 +30,15 @@ pub(super) enum Item<'a> {
     Stopped(Identity),
     /// The leader found this node silent beyond the limit while others stop.
     Departed(Identity),
+    /// The roster changes.
+    Change {
+        /// The request that asked for it.
+        id: TransactionId,
+        /// Sequences of its origin below this are settled.
+        low_water: u64,
+        /// How.
+        change: RosterChange,
+    },
 }
 
 /// A window that is still open: items are added at the end.
@@ -47,24 +60,27 @@ impl OpenWindow {
     }
 
     /// Adds an item at the end.
-    pub(super) fn push(&mut self, item: Item<'_>) {
-        let (kind, identity) = match item {
-            Item::Transaction(bytes) => {
-                let length = u32::try_from(bytes.len() + 1).expect("bounded by the frame limit");
-                self.writer.u32(length);
-                self.writer.u8(KIND_TRANSACTION);
-                self.writer.raw(bytes);
-                self.count += 1;
-                return;
-            }
-            Item::Stopped(identity) => (KIND_STOPPED, identity),
-            Item::Departed(identity) => (KIND_DEPARTED, identity),
-        };
-        self.writer.u32(1 + 4 + 16);
-        self.writer.u8(kind);
-        self.writer.u32(identity.node.0);
-        self.writer.u128(identity.incarnation.0);
+    pub(super) fn push(&mut self, item: &Item<'_>) {
         self.count += 1;
+        match item {
+            Item::Transaction(bytes) => self.write(KIND_TRANSACTION, bytes),
+            Item::Stopped(identity) => self.write(KIND_STOPPED, &identity_bytes(*identity)),
+            Item::Departed(identity) => self.write(KIND_DEPARTED, &identity_bytes(*identity)),
+            Item::Change { id, low_water, change } => {
+                let mut body = Writer::new();
+                write_id(&mut body, *id);
+                body.u64(*low_water);
+                change.encode(&mut body);
+                self.write(KIND_CHANGE, body.as_slice());
+            }
+        }
+    }
+
+    fn write(&mut self, kind: u8, body: &[u8]) {
+        let length = u32::try_from(body.len() + 1).expect("bounded by the frame limit");
+        self.writer.u32(length);
+        self.writer.u8(kind);
+        self.writer.raw(body);
     }
 
     /// Closes it: the payload of its entry and the number of items.
@@ -101,14 +117,39 @@ fn item(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
         return Ok(Item::Transaction(body));
     }
     let mut reader = Reader::new(body);
-    let node = NodeId(reader.u32()?);
-    let identity = Identity { node, incarnation: Incarnation(reader.u128()?) };
+    let item = match kind {
+        KIND_STOPPED => Item::Stopped(read_identity(&mut reader)?),
+        KIND_DEPARTED => Item::Departed(read_identity(&mut reader)?),
+        KIND_CHANGE => Item::Change {
+            id: read_id(&mut reader)?,
+            low_water: reader.u64()?,
+            change: RosterChange::decode(&mut reader)?,
+        },
+        _ => return Err(Malformed { what: "window item kind", offset: 0 }),
+    };
     reader.finish()?;
-    match kind {
-        KIND_STOPPED => Ok(Item::Stopped(identity)),
-        KIND_DEPARTED => Ok(Item::Departed(identity)),
-        _ => Err(Malformed { what: "window item kind", offset: 0 }),
-    }
+    Ok(item)
+}
+
+fn identity_bytes(identity: Identity) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u32(identity.node.0);
+    writer.u128(identity.incarnation.0);
+    writer.finish()
+}
+
+fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, Malformed> {
+    let node = NodeId(reader.u32()?);
+    Ok(Identity { node, incarnation: Incarnation(reader.u128()?) })
+}
+
+fn write_id(writer: &mut Writer, id: TransactionId) {
+    writer.u128(id.origin);
+    writer.u64(id.sequence);
+}
+
+fn read_id(reader: &mut Reader<'_>) -> Result<TransactionId, Malformed> {
+    Ok(TransactionId { origin: reader.u128()?, sequence: reader.u64()? })
 }
 
 #[cfg(test)]
@@ -118,19 +159,26 @@ mod tests {
     #[test]
     fn items_come_back_as_they_went_in() {
         let identity = Identity::new(3, 77);
-        let sent = [Item::Transaction(b"abc"), Item::Stopped(identity), Item::Departed(identity)];
+        let id = TransactionId { origin: 4, sequence: 9 };
+        let change = RosterChange::SetRank { node: NodeId(1), rank: 2 };
+        let sent = [
+            Item::Transaction(b"abc"),
+            Item::Stopped(identity),
+            Item::Departed(identity),
+            Item::Change { id, low_water: 3, change },
+        ];
         let mut window = OpenWindow::default();
-        sent.into_iter().for_each(|item| window.push(item));
+        sent.iter().for_each(|item| window.push(item));
         let (payload, count) = window.close();
-        assert_eq!(count, 3);
+        assert_eq!(count, 4);
         assert_eq!(items(&payload).expect("well-formed"), sent);
     }
 
     #[test]
     fn bytes_that_are_no_window_are_refused() {
         let mut window = OpenWindow::default();
-        window.push(Item::Transaction(b"abc"));
-        window.push(Item::Stopped(Identity::new(1, 2)));
+        window.push(&Item::Transaction(b"abc"));
+        window.push(&Item::Stopped(Identity::new(1, 2)));
         let (payload, _) = window.close();
         for length in 0..payload.len() {
             assert!(items(&payload[..length]).is_err(), "cut at {length} was accepted");

@@ -191,6 +191,7 @@ fn replica_settings(checked: &Checked, identity: Identity) -> ReplicaSettings {
     ReplicaSettings {
         identity,
         ranks: params.nodes.iter().map(|node| node.qrank).collect(),
+        addresses: params.nodes.iter().map(|node| node.addr.clone()).collect(),
         core,
         window_bytes: size(params.window_bytes),
         window_transactions: params.window_transactions,

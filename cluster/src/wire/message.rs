@@ -15,7 +15,8 @@ use super::core;
 use super::frame::FrameWriter;
 use crate::params::NODES_MAX;
 use crate::replica::{
-    DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request, Standing,
+    DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request, Roster,
+    RosterChange, RosterError, Standing,
 };
 
 /// The most identities a list of members can hold: every node in several lives.
@@ -43,14 +44,24 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
             frame.writer().u8(4);
             frame.writer().u128(*cluster_id);
         }
-        PeerMessage::Declined { reason: DeclineReason::NodesDiffer { node } } => {
+        PeerMessage::Declined { reason } => {
             frame.writer().u8(5);
-            frame.writer().u8(1);
-            frame.writer().u32(node.0);
+            match reason {
+                DeclineReason::NodesDiffer { node } => {
+                    frame.writer().u8(1);
+                    frame.writer().u32(node.0);
+                }
+                DeclineReason::NotListed => frame.writer().u8(2),
+            }
         }
         PeerMessage::Join => frame.writer().u8(6),
         PeerMessage::Leave => frame.writer().u8(7),
         PeerMessage::Left => frame.writer().u8(8),
+        PeerMessage::Removed => frame.writer().u8(30),
+        PeerMessage::Transfer { to } => {
+            frame.writer().u8(31);
+            frame.writer().u32(to.0);
+        }
         PeerMessage::Submit { term, id, request } => {
             frame.writer().u8(9);
             frame.writer().u64(term.0);
@@ -103,11 +114,14 @@ fn decode_message(reader: &mut Reader<'_>) -> Result<PeerMessage, Malformed> {
                 let reason = DeclineReason::NodesDiffer { node: NodeId(reader.u32()?) };
                 PeerMessage::Declined { reason }
             }
+            2 => PeerMessage::Declined { reason: DeclineReason::NotListed },
             _ => return Err(reader.malformed("no such reason to decline")),
         },
         6 => PeerMessage::Join,
         7 => PeerMessage::Leave,
         8 => PeerMessage::Left,
+        30 => PeerMessage::Removed,
+        31 => PeerMessage::Transfer { to: NodeId(reader.u32()?) },
         9 => PeerMessage::Submit {
             term: Term(reader.u64()?),
             id: decode_transaction_id(reader)?,
@@ -152,6 +166,7 @@ fn decode_standing(reader: &mut Reader<'_>) -> Result<Standing, Malformed> {
 fn encode_genesis(genesis: &Genesis, writer: &mut Writer) {
     writer.u128(genesis.cluster_id);
     encode_members(&genesis.members, writer);
+    genesis.addresses.iter().for_each(|addr| writer.str(addr));
 }
 
 fn decode_genesis(reader: &mut Reader<'_>) -> Result<Genesis, Malformed> {
@@ -160,7 +175,11 @@ fn decode_genesis(reader: &mut Reader<'_>) -> Result<Genesis, Malformed> {
     if members.windows(2).any(|pair| pair[0].identity.node == pair[1].identity.node) {
         return Err(reader.malformed("a cluster begins with one life of each node"));
     }
-    Ok(Genesis { cluster_id, members })
+    let mut addresses = Vec::with_capacity(members.len());
+    for _ in &members {
+        addresses.push(reader.str()?.to_string());
+    }
+    Ok(Genesis { cluster_id, members, addresses })
 }
 
 /// Appends one half of a configuration.
@@ -219,6 +238,11 @@ fn encode_request(request: &Request, frame: &mut FrameWriter) {
             frame.shared(bytes);
         }
         Request::Stop => frame.writer().u8(2),
+        Request::Change { low_water, change } => {
+            frame.writer().u8(3);
+            frame.writer().u64(*low_water);
+            change.encode(frame.writer());
+        }
     }
 }
 
@@ -226,6 +250,7 @@ fn decode_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
     Ok(match reader.u8()? {
         1 => Request::Transaction(Arc::from(reader.bytes()?)),
         2 => Request::Stop,
+        3 => Request::Change { low_water: reader.u64()?, change: RosterChange::decode(reader)? },
         _ => return Err(reader.malformed("no such request")),
     })
 }
@@ -245,6 +270,10 @@ fn encode_refusal(reason: &RefusalReason, writer: &mut Writer) {
             writer.u64(allowed_bytes);
         }
         RefusalReason::Malformed => writer.u8(5),
+        RefusalReason::Roster(error) => {
+            writer.u8(6);
+            error.encode(writer);
+        }
     }
 }
 
@@ -259,6 +288,7 @@ fn decode_refusal(reader: &mut Reader<'_>) -> Result<RefusalReason, Malformed> {
             allowed_bytes: reader.u64()?,
         },
         5 => RefusalReason::Malformed,
+        6 => RefusalReason::Roster(RosterError::decode(reader)?),
         _ => return Err(reader.malformed("no such reason to refuse")),
     })
 }
@@ -280,6 +310,7 @@ fn encode_head(head: &ImageHead, writer: &mut Writer) {
     for identity in &head.stopped {
         encode_identity(identity, writer);
     }
+    head.roster.encode(writer);
 }
 
 fn decode_chunk(reader: &mut Reader<'_>) -> Result<ImageChunk, Malformed> {
@@ -303,10 +334,11 @@ fn decode_head(reader: &mut Reader<'_>) -> Result<ImageHead, Malformed> {
     for _ in 0..count {
         stopped.push(decode_identity(reader)?);
     }
+    let roster = Roster::decode(reader)?;
     // Beyond these consensus counts no further; an image of nothing is none.
     let counted = 1..=(u64::MAX >> 1);
     if !counted.contains(&last.0) || !counted.contains(&last_term.0) {
         return Err(reader.malformed("numbers of an image"));
     }
-    Ok(ImageHead { last, last_term, config, genesis, stopped })
+    Ok(ImageHead { last, last_term, config, genesis, stopped, roster })
 }

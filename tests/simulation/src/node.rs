@@ -130,6 +130,7 @@ fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSetti
     let settings = ReplicaSettings {
         identity,
         ranks: mix.ranks.clone(),
+        addresses: (0..mix.ranks.len()).map(|node| format!("node{node}:7000")).collect(),
         core,
         window_bytes: 4_000,
         window_transactions: mix.window_transactions,

@@ -11,7 +11,7 @@
 
 use quorate_consensus::{EntryIndex, Identity, Input as CoreInput, Member as ConfigMember};
 
-use super::super::message::{PeerMessage, Standing};
+use super::super::message::{DeclineReason, PeerMessage, Standing};
 use super::super::node::{Ending, Node};
 use super::Member;
 
@@ -40,9 +40,16 @@ impl Member {
             }
             self.admit_one(node, joiner);
         }
+        self.reconcile(node);
     }
 
     fn admit_one(&mut self, node: &mut Node, joiner: Identity) {
+        if node.roster.rank(joiner.node).is_none() {
+            self.joiners.remove(&joiner);
+            let reason = DeclineReason::NotListed;
+            node.send(joiner, PeerMessage::Declined { reason });
+            return;
+        }
         let config = self.core.config().current.clone();
         match config.iter().find(|member| member.identity == joiner) {
             None => {
@@ -75,20 +82,15 @@ impl Member {
         if matched < target {
             return;
         }
-        let predecessor = config
-            .iter()
-            .filter(|member| member.identity.node == joiner.node && member.identity != joiner)
-            .map(|member| member.rank)
-            .max();
-        let configured = node.settings.ranks.get(joiner.node.0 as usize).copied().unwrap_or(0);
-        let rank = predecessor.unwrap_or(configured);
-        if rank == 0 && predecessor.is_none() {
-            self.joiners.remove(&joiner); // a learner by configuration is all it can be
+        let rank = node.roster.rank(joiner.node).unwrap_or(0);
+        let mut members: Vec<ConfigMember> = config.clone();
+        members.retain(|member| member.identity.node != joiner.node);
+        members.push(ConfigMember { identity: joiner, rank });
+        members.sort_by_key(|member| member.identity);
+        if members == config {
+            self.joiners.remove(&joiner); // a learner by the roster is all it can be
             return;
         }
-        let mut members: Vec<ConfigMember> =
-            config.into_iter().filter(|member| member.identity.node != joiner.node).collect();
-        members.push(ConfigMember { identity: joiner, rank });
         self.propose_config(node, members);
     }
 
@@ -102,10 +104,10 @@ impl Member {
         if matches!(node.ending, Ending::Detach { .. }) {
             return false;
         }
-        let wanted = node.settings.ranks.get(node.identity().node.0 as usize).copied();
+        let wanted = node.roster.rank(node.identity().node);
         let own = self.applied_config.current.iter().find(|m| m.identity == node.identity());
         match own {
-            Some(member) => member.rank == 0 && wanted != Some(0),
+            Some(member) => member.rank == 0 && wanted.is_some_and(|rank| rank > 0),
             None => true,
         }
     }

@@ -161,7 +161,7 @@ impl Member {
             if self.farewell.silent_for(node, identity) >= limit {
                 let term = self.core.term();
                 // Refused only if this node leads no longer; the next leader writes it then.
-                let _ = self.take_mark(node, term, Item::Departed(identity));
+                let _ = self.take_mark(node, term, &Item::Departed(identity));
             }
         }
     }

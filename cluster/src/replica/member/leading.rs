@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_consensus::{Body, Entry, Identity, Input as CoreInput, Term, Ticks};
-use quorate_engine::{Index, Refusal, Submission, Tail, TransactionId, WriteSet};
+use quorate_engine::{Index, Outcome, Refusal, Submission, Tail, TransactionId, WriteSet};
 use quorate_schema::bytes::{Malformed, Reader};
 
 use super::super::api::NEVER;
 use super::super::message::{PeerMessage, RefusalReason, Request};
 use super::super::node::Node;
+use super::super::roster::{Roster, RosterChange};
 use super::super::window::{Item, OpenWindow, items};
 use super::Member;
 
@@ -25,6 +26,8 @@ pub(super) struct Leading {
     tail: Tail,
     /// Stops and departures of the tail.
     marks: BTreeSet<Identity>,
+    /// The roster behind everything in the tail.
+    roster: Roster,
     open: OpenWindow,
     open_since: Ticks,
     /// Who waits for the open window, to refuse them if it cannot be logged.
@@ -41,6 +44,7 @@ impl Leading {
             term,
             tail: Tail::new(Index(node.applier.applied().0 + 1)),
             marks: BTreeSet::new(),
+            roster: node.roster.clone(),
             open: OpenWindow::default(),
             open_since: 0,
             open_requests: Vec::new(),
@@ -55,6 +59,9 @@ impl Leading {
                         leading.tail.observe(leading.tail.next(), &footprint);
                     }
                     Item::Stopped(identity) | Item::Departed(identity) => leading.mark(identity),
+                    Item::Change { id, low_water, change } => {
+                        leading.change(id, low_water, &change);
+                    }
                 }
             }
         }
@@ -83,6 +90,12 @@ impl Leading {
         self.marks.insert(identity);
     }
 
+    fn change(&mut self, id: TransactionId, low_water: u64, change: &RosterChange) {
+        self.tail.note(self.tail.next(), id, low_water);
+        // As at apply, where a change that cannot be changes nothing.
+        let _ = self.roster.apply(change);
+    }
+
     fn opened(&mut self, now: Ticks) {
         if self.open.count() == 0 {
             self.open_since = now;
@@ -108,7 +121,10 @@ impl Member {
         }
         let refusal = match request {
             Request::Transaction(bytes) => self.take_transaction(node, from, term, id, &bytes),
-            Request::Stop => self.take_mark(node, term, Item::Stopped(from)),
+            Request::Stop => self.take_mark(node, term, &Item::Stopped(from)),
+            Request::Change { low_water, change } => {
+                self.take_change(node, from, term, (id, low_water), &change)
+            }
         };
         if let Err(reason) = refusal {
             self.refuse(node, from, id, term, reason);
@@ -142,7 +158,34 @@ impl Member {
         };
         leading.opened(node.now);
         leading.tail.observe(leading.tail.next(), &footprint);
-        leading.open.push(Item::Transaction(&submission.write_set));
+        leading.open.push(&Item::Transaction(&submission.write_set));
+        leading.open_requests.push((from, id));
+        self.close_full_window(node);
+        Ok(())
+    }
+
+    /// Logs a change of the roster, if it can be made behind everything in the log.
+    fn take_change(
+        &mut self,
+        node: &mut Node,
+        from: Identity,
+        term: Term,
+        (id, low_water): (TransactionId, u64),
+        change: &RosterChange,
+    ) -> Result<(), RefusalReason> {
+        self.check_term(node, term)?;
+        if id.origin != from.incarnation.0 || low_water > id.sequence {
+            return Err(RefusalReason::Malformed);
+        }
+        let leading = self.leading.as_mut().ok_or(RefusalReason::WrongTerm)?;
+        if node.applier.known(&leading.tail, id) != Outcome::Unknown {
+            node.counters.duplicates += 1;
+            return Ok(()); // its fate comes from the log, as the first copy's does
+        }
+        leading.roster.clone().apply(change).map_err(RefusalReason::Roster)?;
+        leading.opened(node.now);
+        leading.change(id, low_water, change);
+        leading.open.push(&Item::Change { id, low_water, change: change.clone() });
         leading.open_requests.push((from, id));
         self.close_full_window(node);
         Ok(())
@@ -153,10 +196,10 @@ impl Member {
         &mut self,
         node: &mut Node,
         term: Term,
-        item: Item<'_>,
+        item: &Item<'_>,
     ) -> Result<(), RefusalReason> {
         self.check_term(node, term)?;
-        let (Item::Stopped(identity) | Item::Departed(identity)) = item else {
+        let &(Item::Stopped(identity) | Item::Departed(identity)) = item else {
             unreachable!("only marks are passed here");
         };
         let leading = self.leading.as_mut().ok_or(RefusalReason::WrongTerm)?;

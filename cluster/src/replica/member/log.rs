@@ -140,8 +140,10 @@ impl Member {
                 node.counters.configs += 1;
                 node.counters.joint_configs += u64::from(config.next.is_some());
                 let before = std::mem::replace(&mut self.applied_config, config.clone());
-                let removed = before.identities().into_iter().filter(|who| !config.contains(*who));
-                self.farewell.removed(removed);
+                let mut removed = before.identities();
+                removed.retain(|who| !config.contains(*who));
+                self.farewell.removed(removed.iter().copied());
+                self.tell_removed(node, &removed);
                 // Who has its rank wants nothing more; it would ask again.
                 let farewell = &self.farewell;
                 self.joiners.retain(|joiner, _| {
@@ -186,6 +188,13 @@ impl Member {
             Item::Departed(identity) => {
                 node.applier.skip(index);
                 self.farewell.departed(node, identity);
+            }
+            Item::Change { id, low_water, change } => {
+                node.applier.note(index, id, low_water);
+                self.change_roster(node, &change);
+                if id.origin == node.identity().incarnation.0 {
+                    done.push((id, index));
+                }
             }
         }
         Ok(())

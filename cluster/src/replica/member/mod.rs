@@ -17,6 +17,7 @@ mod admission;
 mod farewell;
 mod leading;
 mod log;
+mod membership;
 mod requests;
 mod transfer;
 
@@ -30,6 +31,7 @@ use quorate_consensus::{
 use super::api::{ClusterEvent, NEVER};
 use super::message::{Genesis, PeerMessage, Standing};
 use super::node::Node;
+use super::roster::Roster;
 use crate::error::ClusterError;
 
 use admission::Joiner;
@@ -85,6 +87,7 @@ pub(super) struct Beginning {
     pub(super) last_term: Term,
     pub(super) config: Config,
     pub(super) stopped: Vec<Identity>,
+    pub(super) roster: Roster,
 }
 
 /// How often a member repeats its requests (join, stop, leave) and looks at its joiners, ms.
@@ -92,7 +95,7 @@ const ROUND_MS: Ticks = 20;
 
 impl Member {
     pub(super) fn new(node: &mut Node, beginning: Beginning) -> Self {
-        let Beginning { genesis, last, last_term, config, stopped } = beginning;
+        let Beginning { genesis, last, last_term, config, stopped, roster } = beginning;
         let start = Start {
             hard: HardState { term: last_term, vote: None },
             last,
@@ -122,6 +125,7 @@ impl Member {
             eager: false,
             end: None,
         };
+        member.adopt_roster(node, roster);
         member.note_end();
         if node.vetoed {
             member.drive(node, CoreInput::Veto { on: true });
@@ -193,6 +197,11 @@ impl Member {
     }
 
     pub(super) fn receive(&mut self, node: &mut Node, from: Identity, message: PeerMessage) {
+        if matches!(message, PeerMessage::Core(_) | PeerMessage::Join | PeerMessage::Standing(_))
+            && self.turned_away(node, from)
+        {
+            return;
+        }
         match message {
             PeerMessage::Core(message) => self.drive(node, CoreInput::Receive { from, message }),
             PeerMessage::Standing(Standing::Blank) => {
@@ -224,6 +233,8 @@ impl Member {
             }
             PeerMessage::Leave => self.remove_member(node, from),
             PeerMessage::Left => self.end_detached(node),
+            PeerMessage::Removed => self.removed(),
+            PeerMessage::Transfer { to } => self.hand_over(node, to),
             PeerMessage::Goodbye => self.farewell.goodbye_from(from),
             // A member neither forms nor promises; the sender learns that from its standing.
             PeerMessage::Form(_) => node.send(from, PeerMessage::Standing(self.standing())),
@@ -289,9 +300,9 @@ impl Member {
         if self.applied_config.next.is_some() {
             return;
         }
-        let wanted = |identity: Identity| node.settings.ranks.get(identity.node.0 as usize);
+        let wanted = |identity: Identity| node.roster.rank(identity.node);
         let members: BTreeSet<Identity> = (self.applied_config.current.iter())
-            .filter(|member| member.rank > 0 || wanted(member.identity) == Some(&0))
+            .filter(|member| member.rank > 0 || wanted(member.identity) == Some(0))
             .map(|member| member.identity)
             .collect();
         if members == self.announced.members {

@@ -102,6 +102,7 @@ impl Member {
             RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
                 CommitError::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
             }
+            RefusalReason::Roster(error) => CommitError::Rejected { reason: error.to_string() },
             RefusalReason::Malformed => {
                 CommitError::Rejected { reason: "the leader could not read it".into() }
             }

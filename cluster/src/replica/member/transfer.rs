@@ -107,6 +107,7 @@ impl Member {
                 config: self.applied_config.clone(),
                 genesis: self.genesis.clone(),
                 stopped: self.farewell.in_log(),
+                roster: node.roster.clone(),
             },
             bytes: image.bytes,
             sent_bytes: 0,
@@ -201,12 +202,13 @@ impl Member {
             return;
         }
         node.counters.images_installed += 1;
-        let ImageHead { last, last_term, config, stopped, .. } = image.head;
+        let ImageHead { last, last_term, config, stopped, roster, .. } = image.head;
         self.applied_entry = last;
         self.applied_term = last_term;
         self.applied_config = config.clone();
         self.kept.clear();
         self.farewell.set_in_log(stopped);
+        self.adopt_roster(node, roster);
         self.note_end();
         self.drive(node, CoreInput::InstallImage { last, last_term, config });
         node.send(from, PeerMessage::Installed { last });

@@ -1,0 +1,106 @@
+//! The roster in force: what operators changed, and the leader's work to bring the configuration
+//! of consensus into line with it.
+//!
+//! A change of the roster is a log entry like any transaction, and is never undone. What follows
+//! from it, the configuration, is the leader's: it removes who is not listed any more, and moves
+//! ranks, one safe step at a time, whenever a quorum of the next configuration is in reach. So a
+//! change that is logged takes effect as soon as it safely can, whoever leads by then.
+
+use quorate_consensus::{Identity, Input as CoreInput, Member as ConfigMember, NodeId};
+
+use super::super::api::Output;
+use super::super::message::PeerMessage;
+use super::super::node::Node;
+use super::super::roster::{Roster, RosterChange};
+use super::Member;
+use crate::error::ClusterError;
+
+impl Member {
+    /// An applied entry changes the roster. The leader checked it against the roster behind all
+    /// earlier entries, so it can be made here too; one that cannot changes nothing, everywhere.
+    pub(super) fn change_roster(&mut self, node: &mut Node, change: &RosterChange) {
+        if node.roster.apply(change).is_ok() {
+            self.roster_changed(node);
+        }
+    }
+
+    /// An image brings the roster along.
+    pub(super) fn adopt_roster(&mut self, node: &mut Node, roster: Roster) {
+        if roster != node.roster {
+            node.roster = roster;
+            self.roster_changed(node);
+        }
+    }
+
+    fn roster_changed(&mut self, node: &mut Node) {
+        node.output(Output::Nodes(node.listed()));
+        let removed = |identity: &Identity| node.roster.is_removed(identity.node);
+        self.joiners.retain(|joiner, _| !removed(joiner));
+    }
+
+    /// Brings the configuration into line with the roster, if it is not and a step is possible.
+    ///
+    /// Ranks of members that count already are moved at once; who has none yet, or waits for the
+    /// state, gets its rank by admission.
+    pub(super) fn reconcile(&mut self, node: &mut Node) {
+        if !self.is_leading() || !self.core.has_committed_in_term() || self.core.pending_config() {
+            return;
+        }
+        // Entries of the log that are not applied yet may change it again.
+        if self.applied_entry < self.core.commit() {
+            return;
+        }
+        let current = self.core.config().current.clone();
+        let wanted = |member: &ConfigMember| {
+            let rank = node.roster.rank(member.identity.node)?;
+            let rank = if member.rank == 0 { 0 } else { rank };
+            Some(ConfigMember { identity: member.identity, rank })
+        };
+        let members: Vec<ConfigMember> = current.iter().filter_map(wanted).collect();
+        if members != current && members.iter().any(|member| member.rank > 0) {
+            self.propose_config(node, members);
+        }
+    }
+
+    /// An operator wants another node to lead.
+    pub(super) fn hand_over(&mut self, node: &mut Node, to: NodeId) {
+        let voter = self.core.config().current.iter().find(|m| m.identity.node == to && m.rank > 0);
+        if let Some(to) = voter.map(|member| member.identity) {
+            self.drive(node, CoreInput::TransferLeadership { to });
+        }
+    }
+
+    /// True if the sender was taken out of the cluster; it is told so.
+    pub(super) fn turned_away(&mut self, node: &mut Node, from: Identity) -> bool {
+        let removed = node.roster.is_removed(from.node) && !self.applied_config.contains(from);
+        if removed {
+            node.send(from, PeerMessage::Removed);
+        }
+        removed
+    }
+
+    /// Members that are out of the configuration and of the roster hear of it: no entry of the log
+    /// reaches them any more.
+    pub(super) fn tell_removed(&mut self, node: &mut Node, identities: &[Identity]) {
+        let own = node.identity();
+        for identity in identities.iter().filter(|who| **who != own) {
+            if node.roster.is_removed(identity.node) {
+                node.send(*identity, PeerMessage::Removed);
+            }
+        }
+        self.note_removed(node);
+    }
+
+    /// The node itself may be out.
+    pub(super) fn note_removed(&mut self, node: &Node) {
+        let own = node.identity();
+        if node.roster.is_removed(own.node) && !self.applied_config.contains(own) {
+            self.removed();
+        }
+    }
+
+    /// The cluster goes on without this node.
+    pub(super) fn removed(&mut self) {
+        self.end.get_or_insert(Err(ClusterError::Removed));
+    }
+}
