@@ -175,6 +175,12 @@ pub enum RejectReason {
     /// The refusing side is shutting down.
     #[error("it is shutting down")]
     ShuttingDown,
+    /// As many admin connections as there may be are open, and all of them wait for an answer.
+    #[error("{limit} admin connections wait for answers already; try again in a moment")]
+    TooManyConnections {
+        /// How many there may be.
+        limit: u32,
+    },
 }
 
 impl RejectReason {
@@ -190,7 +196,9 @@ impl RejectReason {
             | RejectReason::WrongNode { .. }
             | RejectReason::SelfConnection
             | RejectReason::WrongDirection => true,
-            RejectReason::DuplicateNode | RejectReason::ShuttingDown => false,
+            RejectReason::DuplicateNode
+            | RejectReason::ShuttingDown
+            | RejectReason::TooManyConnections { .. } => false,
         }
     }
 }

@@ -12,6 +12,7 @@
 
 mod address;
 mod admin;
+mod client;
 mod connection;
 mod database;
 mod epoch;
@@ -25,6 +26,7 @@ mod transport;
 pub mod wire;
 
 pub use admin::{AdminAnswer, AdminError, AdminRequest, Recovery};
+pub use client::{AdminClient, AdminClientError};
 pub use connection::Connection;
 pub use database::{Database, ListenerHandle, OpenError, Options, WaitingFor};
 pub use epoch::Epoch;

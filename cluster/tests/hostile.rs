@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use quorate_cluster::replica::{Channel, PeerMessage};
 use quorate_cluster::wire::{
-    Card, FrameWriter, HEADER_BYTES, Hello, Incoming, Kind, Stamp, VERSION, Welcome, decode_reject,
-    encode,
+    AdminHello, AdminWelcome, Card, FrameWriter, HEADER_BYTES, Hello, Incoming, Kind, Stamp,
+    VERSION, Welcome, decode_reject, encode, encode_admin_request,
 };
-use quorate_cluster::{Epoch, RejectReason};
+use quorate_cluster::{AdminRequest, Epoch, RejectReason};
 use quorate_consensus::{Identity, NodeId};
 use quorate_engine::dictionary_digest;
 use quorate_schema::bytes::Reader;
@@ -55,20 +55,28 @@ impl Stranger {
     }
 
     fn answer(&mut self) -> Answer {
+        loop {
+            let Some((kind, payload)) = self.frame() else { return Answer::Closed };
+            let mut reader = Reader::new(&payload);
+            match kind {
+                Kind::Welcome => return Answer::Welcome(Welcome::decode(&mut reader).unwrap()),
+                Kind::Reject => return Answer::Reject(decode_reject(&mut reader).unwrap()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next frame; `None` if the node closed the connection.
+    fn frame(&mut self) -> Option<(Kind, Vec<u8>)> {
         let mut bytes = [0; 4_096];
         loop {
             if let Some((header, payload)) = self.incoming.next_frame(1 << 20).unwrap() {
-                let mut reader = Reader::new(payload);
-                match header.kind {
-                    Kind::Welcome => return Answer::Welcome(Welcome::decode(&mut reader).unwrap()),
-                    Kind::Reject => return Answer::Reject(decode_reject(&mut reader).unwrap()),
-                    _ => continue,
-                }
+                return Some((header.kind, payload.to_vec()));
             }
             match self.stream.read(&mut bytes) {
-                Ok(0) => return Answer::Closed,
+                Ok(0) => return None,
                 Ok(count) => self.incoming.feed(&bytes[..count]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Answer::Closed,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("the node neither answers nor closes: {error}"),
             }
         }
@@ -271,5 +279,131 @@ fn part_of_a_link_is_no_link_and_does_not_keep_the_node_out() {
         assert_eq!(stranger.answer(), Answer::Closed);
     }
     works(&cluster);
+    cluster.stop();
+}
+
+fn admin_hello() -> Vec<u8> {
+    let mut frame = FrameWriter::new();
+    AdminHello::default().encode(frame.writer());
+    joined(frame, Kind::AdminHello, Stamp::default())
+}
+
+fn ask(request: &AdminRequest, connection_epoch: u64) -> Vec<u8> {
+    let mut frame = FrameWriter::new();
+    encode_admin_request(request, frame.writer());
+    joined(frame, Kind::AdminRequest, Stamp { connection_epoch, ..Stamp::default() })
+}
+
+/// A stranger that is welcomed as an operator, and the bits of its connection.
+fn operator(cluster: &Cluster) -> (Stranger, u64) {
+    let mut stranger = Stranger::connect(cluster);
+    stranger.send(&admin_hello());
+    let (kind, payload) = stranger.frame().unwrap();
+    assert_eq!(kind, Kind::AdminWelcome);
+    let welcome = AdminWelcome::decode(&mut Reader::new(&payload)).unwrap();
+    assert_ne!(welcome.connection_epoch, 0);
+    (stranger, welcome.connection_epoch)
+}
+
+#[test]
+fn an_operators_program_that_misbehaves_loses_its_connection_only() {
+    let cluster = two_of_three();
+    let status = &AdminRequest::Status;
+    let raw = |bytes: &[u8], kind, connection_epoch| {
+        let mut frame = FrameWriter::new();
+        frame.writer().raw(bytes);
+        joined(frame, kind, Stamp { connection_epoch, ..Stamp::default() })
+    };
+    let mut message = FrameWriter::new();
+    encode(&PeerMessage::Goodbye, &mut message);
+    let goodbye = joined(message, Kind::Message, Stamp::default());
+    let goodbye = &goodbye[HEADER_BYTES..];
+    let long = AdminRequest::AddNode { addr: "a".repeat(301), rank: 1 };
+    let cases: [&dyn Fn(u64) -> Vec<u8>; 12] = [
+        &|_| admin_hello(),
+        &|_| ask(status, 0),
+        &|epoch| ask(status, epoch ^ 1),
+        &|epoch| ask(&long, epoch),
+        &|epoch| raw(&[], Kind::AdminRequest, epoch),
+        &|epoch| raw(&[0xFF], Kind::AdminRequest, epoch),
+        &|epoch| raw(&[1, 0], Kind::AdminRequest, epoch),
+        &|epoch| raw(&[1], Kind::AdminAnswer, epoch),
+        &|epoch| raw(goodbye, Kind::Message, epoch),
+        &|epoch| raw(&[], Kind::Ping, epoch),
+        &|epoch| raw(&[0; 5_000], Kind::AdminRequest, epoch),
+        &|epoch| {
+            let mut bytes = ask(status, epoch);
+            *bytes.last_mut().unwrap() ^= 2;
+            bytes
+        },
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        let (mut stranger, epoch) = operator(&cluster);
+        // It may ask properly first: that is answered.
+        stranger.send(&ask(status, epoch));
+        assert_eq!(stranger.frame().unwrap().0, Kind::AdminAnswer);
+        stranger.send(&case(epoch));
+        assert_eq!(stranger.frame(), None, "case {number}");
+    }
+    // What an admin connection may say means nothing before a hello, nor to a link.
+    let mut stranger = Stranger::connect(&cluster);
+    stranger.send(&ask(status, 0));
+    assert_eq!(stranger.answer(), Answer::Closed);
+    let [(mut control, stamp), ..] = welcomed(&cluster);
+    control.send(&ask(status, stamp.connection_epoch));
+    assert_eq!(control.answer(), Answer::Closed);
+    // Nor does a version that nobody speaks yet.
+    let newer = AdminHello { version_min: VERSION + 1, version_max: VERSION + 1 };
+    let mut frame = FrameWriter::new();
+    newer.encode(frame.writer());
+    let mut stranger = Stranger::connect(&cluster);
+    stranger.send(&joined(frame, Kind::AdminHello, Stamp::default()));
+    let refused = RejectReason::VersionUnsupported { min: VERSION, max: VERSION };
+    assert_eq!(stranger.answer(), Answer::Reject(refused));
+    works(&cluster);
+    cluster.stop();
+}
+
+#[test]
+fn bytes_of_an_old_admin_connection_mean_nothing_on_a_new_one() {
+    let cluster = two_of_three();
+    let (mut old, epoch) = operator(&cluster);
+    let recorded = ask(&AdminRequest::Status, epoch);
+    old.send(&recorded);
+    assert_eq!(old.frame().unwrap().0, Kind::AdminAnswer);
+    let (mut new, other) = operator(&cluster);
+    assert_ne!(epoch, other);
+    new.send(&recorded);
+    assert_eq!(new.frame(), None);
+    works(&cluster);
+    cluster.stop();
+}
+
+#[test]
+fn an_operator_that_asks_faster_than_it_listens_is_read_no_further() {
+    let cluster = two_of_three();
+    let (mut greedy, epoch) = operator(&cluster);
+    // Asked at once, answered one after the other.
+    let many: Vec<u8> = (0..100).flat_map(|_| ask(&AdminRequest::Status, epoch)).collect();
+    greedy.send(&many);
+    for _ in 0..100 {
+        assert_eq!(greedy.frame().unwrap().0, Kind::AdminAnswer);
+    }
+    // It reads no more: after what the sockets hold, the node takes nothing from it, and in the end
+    // its operating system gives up on what the stranger does not fetch.
+    greedy.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut sent = 0;
+    let blocked = loop {
+        match greedy.stream.write(&many[sent % many.len()..]) {
+            Ok(count) => sent += count,
+            Err(error) => break error.kind(),
+        }
+        assert!(sent < 256 << 20, "the node reads on for ever");
+    };
+    assert!(matches!(blocked, ErrorKind::WouldBlock | ErrorKind::ConnectionReset), "{blocked}");
+    works(&cluster);
+    let (mut modest, epoch) = operator(&cluster);
+    modest.send(&ask(&AdminRequest::Status, epoch));
+    assert_eq!(modest.frame().unwrap().0, Kind::AdminAnswer);
     cluster.stop();
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mio::Token;
 use quorate_consensus::Ticks;
 
 use super::Runtime;
@@ -19,6 +20,8 @@ use crate::replica::Input;
 pub(super) enum AdminReply {
     /// To a thread of this process.
     Slot(Arc<Slot<AdminAnswer>>),
+    /// To an admin connection.
+    Connection(Token),
 }
 
 /// The requests the replica has not answered.
@@ -88,6 +91,11 @@ impl Runtime {
     fn admin_reply(&mut self, reply: &AdminReply, answer: AdminAnswer) {
         match reply {
             AdminReply::Slot(slot) => slot.fill(answer),
+            AdminReply::Connection(token) => {
+                if let Some(transport) = &mut self.transport {
+                    transport.answer_admin(*token, &answer);
+                }
+            }
         }
     }
 }

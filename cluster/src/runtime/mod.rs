@@ -34,7 +34,7 @@ use crate::replica::{ClusterEvent, Input, Output, Phase, Replica, ReplicaSetting
 use crate::status::{ClusterMember, ClusterStatus};
 use crate::transport::{LinkEvent, SocketOptions, Transport, TransportSettings};
 use crate::wire::Card;
-use admin::AdminRequests;
+use admin::{AdminReply, AdminRequests};
 use delivery::{Callbacks, Delivery};
 use shared::{Command, Slot};
 
@@ -424,6 +424,10 @@ impl Runtime {
                     self.ask(now);
                     Input::PeerDown { peer }
                 }
+                LinkEvent::Admin { token, request } => {
+                    self.admin(now, request, AdminReply::Connection(token));
+                    continue;
+                }
                 LinkEvent::Message(from, message) => Input::Receive { from, message },
                 LinkEvent::Refused { node, reason, by_us } => {
                     if !by_us && reason.is_final() {
@@ -556,6 +560,7 @@ impl Runtime {
 
     /// Lets the last words leave before the sockets close.
     fn farewell(&mut self) {
+        self.admin_end();
         let deadline = self.now() + FAREWELL_MS;
         self.transport().say_goodbye();
         while self.now() < deadline && !self.transport().is_silent() {

@@ -300,7 +300,9 @@ impl Shared {
                 Command::Admin(_, AdminReply::Slot(slot)) => {
                     slot.fill(AdminAnswer::Refused(AdminError::Stopped));
                 }
-                Command::Verdict { .. } | Command::Abandon => {}
+                Command::Admin(_, AdminReply::Connection(_)) // its connection is closed
+                | Command::Verdict { .. }
+                | Command::Abandon => {}
             }
         }
         self.changed.notify_all();

@@ -159,7 +159,7 @@ impl Transport {
     }
 
     /// xorshift64*: connection epochs only have to differ from each other.
-    fn next_random(&mut self) -> u64 {
+    pub(super) fn next_random(&mut self) -> u64 {
         let mut x = self.settings.random | 1;
         x ^= x >> 12;
         x ^= x << 25;
@@ -190,7 +190,8 @@ fn seen_from_here(told: RejectReason, hello: &Hello) -> RejectReason {
         | RejectReason::WrongNode { .. }
         | RejectReason::SelfConnection
         | RejectReason::WrongDirection
-        | RejectReason::ShuttingDown => told,
+        | RejectReason::ShuttingDown
+        | RejectReason::TooManyConnections { .. } => told,
     }
 }
 

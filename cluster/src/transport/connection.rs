@@ -9,12 +9,14 @@ use quorate_consensus::{NodeId, Ticks};
 use quorate_schema::bytes::{Malformed, Reader};
 use thiserror::Error;
 
+use super::admin::AdminState;
 use super::socket::Socket;
+use crate::admin::AdminRequest;
 use crate::error::RejectReason;
 use crate::replica::{Channel, PeerMessage};
 use crate::wire::{
-    self, FrameError, HANDSHAKE_BYTES_MAX, Hello, Incoming, Kind, Outgoing, PAYLOAD_BYTES_MAX,
-    Stamp, Welcome,
+    self, ADMIN_REQUEST_BYTES_MAX, AdminHello, FrameError, HANDSHAKE_BYTES_MAX, Hello, Incoming,
+    Kind, Outgoing, PAYLOAD_BYTES_MAX, Stamp, Welcome,
 };
 
 /// How far a connection has come.
@@ -30,6 +32,8 @@ pub(super) enum State {
     Open,
     /// Refused; closes when the refusal is sent.
     Refused,
+    /// An operator's, welcomed.
+    Admin(AdminState),
 }
 
 /// One connection.
@@ -61,6 +65,8 @@ pub(super) enum Received {
     Reject(RejectReason),
     Ping,
     Message(PeerMessage),
+    AdminHello(AdminHello),
+    AdminRequest(AdminRequest),
 }
 
 /// Why a connection ended.
@@ -133,7 +139,11 @@ impl Connection {
     /// would stamp.
     pub(super) fn next(&mut self, ours: Stamp) -> Result<Option<Received>, Ended> {
         let open = self.state == State::Open;
-        let limit = if open { PAYLOAD_BYTES_MAX } else { HANDSHAKE_BYTES_MAX };
+        let limit = match self.state {
+            State::Open => PAYLOAD_BYTES_MAX,
+            State::Admin(_) => ADMIN_REQUEST_BYTES_MAX,
+            _ => HANDSHAKE_BYTES_MAX,
+        };
         let Some((header, payload)) = self.incoming.next_frame(limit)? else { return Ok(None) };
         if header.stamp.connection_epoch != self.epoch {
             return Err(Ended::OtherConnection);
@@ -146,6 +156,12 @@ impl Connection {
         let mut reader = Reader::new(payload);
         let received = match (self.state, header.kind) {
             (State::AwaitHello, Kind::Hello) => Received::Hello(Hello::decode(&mut reader)?),
+            (State::AwaitHello, Kind::AdminHello) => {
+                Received::AdminHello(AdminHello::decode(&mut reader)?)
+            }
+            (State::Admin(AdminState::Idle { .. }), Kind::AdminRequest) => {
+                Received::AdminRequest(wire::decode_admin_request(payload)?)
+            }
             (State::AwaitWelcome, Kind::Welcome) => {
                 Received::Welcome(Welcome::decode(&mut reader)?)
             }

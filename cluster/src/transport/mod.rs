@@ -16,9 +16,11 @@
 //!   [`HANDSHAKE_MS`], and at most [`PENDING_MAX`] connections wait for theirs, the oldest giving
 //!   way;
 //! * a second process under the id of a connected node is refused while the first is heard from;
+//! * a program that is no node may say an admin hello instead, and ask; see [`admin`];
 //! * whatever else is wrong on a connection closes that link only;
 //! * a peer that reads too slowly is disconnected when too much waits for it; nobody else notices.
 
+mod admin;
 mod admission;
 mod connection;
 mod link;
@@ -34,10 +36,12 @@ use quorate_consensus::{Identity, NodeId, Ticks};
 use tracing::{debug, info, warn};
 
 use crate::address::Address;
+use crate::admin::AdminRequest;
 use crate::epoch::Epoch;
 use crate::error::RejectReason;
 use crate::replica::{Channel, PeerMessage};
 use crate::wire::{Card, FrameWriter, Hello, Kind, Stamp, encode};
+use admin::AdminState;
 use connection::{Connection, Ended, Received, State};
 use link::{Link, slot};
 use socket::{Listener, Socket};
@@ -94,6 +98,8 @@ pub(crate) enum LinkEvent {
     Down(Identity),
     /// A peer said something.
     Message(Identity, PeerMessage),
+    /// An operator asks; to be answered with [`Transport::answer_admin`].
+    Admin { token: Token, request: AdminRequest },
     /// A handshake was refused: by that node, or (`by_us`) by this one.
     Refused { node: NodeId, reason: RejectReason, by_us: bool },
 }
@@ -221,6 +227,7 @@ impl Transport {
                     silent.min(connection.sent + settings.ping_ms)
                 }
                 State::Open => connection.heard + settings.silence_ms,
+                State::Admin(admin) => admin.deadline(),
                 _ => connection.born + HANDSHAKE_MS,
             });
         }
@@ -422,6 +429,9 @@ impl Transport {
                         return false;
                     }
                 }
+                // One request at a time: the next is read when this one's answer is sent.
+                State::Admin(AdminState::Busy) => return false,
+                State::Admin(_) if !connection.outgoing.is_empty() => return false,
                 _ => {}
             }
             match connection.next(ours) {
@@ -438,6 +448,8 @@ impl Transport {
     fn received(&mut self, token: Token, received: Received) {
         match received {
             Received::Hello(hello) => self.answer(token, &hello),
+            Received::AdminHello(hello) => self.admin_hello(token, &hello),
+            Received::AdminRequest(request) => self.admin_request(token, request),
             Received::Welcome(welcome) => self.welcomed(token, &welcome),
             Received::Reject(reason) => self.refused(token, reason),
             Received::Ping => {}
@@ -472,8 +484,14 @@ impl Transport {
         if let Err(ended) = connection.write(self.now) {
             return self.end(token, &ended);
         }
-        if connection.state == State::Refused && connection.outgoing.is_empty() {
-            self.end(token, &Ended::Closed);
+        if !connection.outgoing.is_empty() {
+            return;
+        }
+        match connection.state {
+            State::Refused => self.end(token, &Ended::Closed),
+            // What it asked meanwhile waits unread.
+            State::Admin(AdminState::Idle { .. }) => self.unread.push_back(token),
+            _ => {}
         }
     }
 
@@ -493,6 +511,7 @@ impl Transport {
         let (now, silence_ms) = (self.now, self.settings.silence_ms);
         let overdue = self.connections.values().filter(|connection| match connection.state {
             State::Open => now >= connection.heard + silence_ms,
+            State::Admin(admin) => now >= admin.deadline(),
             _ => now >= connection.born + HANDSHAKE_MS,
         });
         for token in overdue.map(|connection| connection.token).collect::<Vec<_>>() {
@@ -519,6 +538,7 @@ impl Transport {
                 match ended {
                     // What strangers do is worth a line; who was refused has had its line.
                     _ if state == State::Refused => debug!(%ended, "closed"),
+                    Ended::Closed if matches!(state, State::Admin(_)) => debug!(%ended, "closed"),
                     _ => warn!(%ended, ?state, "closed a connection of a stranger"),
                 }
                 self.close(token);

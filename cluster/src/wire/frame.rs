@@ -62,6 +62,14 @@ pub enum Kind {
     Ping,
     /// A [`PeerMessage`](crate::replica::PeerMessage).
     Message,
+    /// An [`AdminHello`](super::AdminHello).
+    AdminHello,
+    /// An [`AdminWelcome`](super::AdminWelcome).
+    AdminWelcome,
+    /// An [`AdminRequest`](crate::AdminRequest).
+    AdminRequest,
+    /// An [`AdminAnswer`](crate::AdminAnswer).
+    AdminAnswer,
 }
 
 /// What is said in every frame of a connection.
@@ -124,6 +132,18 @@ pub enum FrameError {
 }
 
 impl Kind {
+    const ALL: [Kind; 9] = [
+        Kind::Hello,
+        Kind::Welcome,
+        Kind::Reject,
+        Kind::Ping,
+        Kind::Message,
+        Kind::AdminHello,
+        Kind::AdminWelcome,
+        Kind::AdminRequest,
+        Kind::AdminAnswer,
+    ];
+
     fn code(self) -> u8 {
         match self {
             Kind::Hello => 1,
@@ -131,13 +151,24 @@ impl Kind {
             Kind::Reject => 3,
             Kind::Ping => 4,
             Kind::Message => 5,
+            Kind::AdminHello => 6,
+            Kind::AdminWelcome => 7,
+            Kind::AdminRequest => 8,
+            Kind::AdminAnswer => 9,
         }
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Kind::Hello, Kind::Welcome, Kind::Reject, Kind::Ping, Kind::Message]
-            .into_iter()
-            .find(|kind| kind.code() == code)
+        Kind::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// True if it carries the versions on offer, or comes before one is agreed on: then every
+    /// version can read it.
+    fn is_handshake(self) -> bool {
+        matches!(
+            self,
+            Kind::Hello | Kind::Welcome | Kind::Reject | Kind::AdminHello | Kind::AdminWelcome
+        )
     }
 }
 
@@ -163,9 +194,7 @@ impl Header {
         if flags != 0 {
             return Err(FrameError::UnknownFlags { flags });
         }
-        // Hello and its answers carry the versions on offer, so every version can read them.
-        let handshake = matches!(kind, Kind::Hello | Kind::Welcome | Kind::Reject);
-        if !handshake && !(VERSION_MIN..=VERSION).contains(&version) {
+        if !kind.is_handshake() && !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(FrameError::UnknownVersion { version });
         }
         let stamp = Stamp { cluster_id, epoch, connection_epoch };

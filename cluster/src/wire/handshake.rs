@@ -180,6 +180,10 @@ pub fn encode_reject(reason: &RejectReason, writer: &mut Writer) {
         RejectReason::SelfConnection => writer.u8(9),
         RejectReason::WrongDirection => writer.u8(10),
         RejectReason::ShuttingDown => writer.u8(11),
+        RejectReason::TooManyConnections { limit } => {
+            writer.u8(12);
+            writer.u32(limit);
+        }
     }
 }
 
@@ -197,6 +201,7 @@ pub fn decode_reject(reader: &mut Reader<'_>) -> Result<RejectReason, Malformed>
         9 => RejectReason::SelfConnection,
         10 => RejectReason::WrongDirection,
         11 => RejectReason::ShuttingDown,
+        12 => RejectReason::TooManyConnections { limit: reader.u32()? },
         _ => return Err(reader.malformed("no such reason")),
     })
 }
