@@ -71,9 +71,9 @@ pub use quorate_schema::{
 };
 
 pub use quorate_engine::{
-    Access, BeginError, CloseError, CommitError, Committed, ConnectError, Cursor, Damage,
-    DatabaseParams, Error, Handle, Index, Isolation, Outcome, Record, Rows, Statistics,
-    Transaction, TransactionId,
+    Access, Acknowledge, BeginError, CloseError, CommitError, CommitHandle, CommitOptions,
+    Committed, ConnectError, Cursor, Damage, DatabaseParams, Error, Handle, Index, Isolation,
+    Outcome, Record, Rows, Statistics, Transaction, TransactionId,
 };
 
 pub use quorate_cluster::{

@@ -14,9 +14,8 @@ use crate::store::Root;
 use crate::transact;
 use crate::writer::Writer;
 use crate::{
-    Access, Applier, BeginError, CloseError, CommitError, ConnectError, Connection, Damage,
-    DatabaseParams, Error, Index, Isolation, OpenError, Outcome, Statistics, Submission,
-    Transaction, TransactionId,
+    Applier, CloseError, CommitPath, ConnectError, Connection, Damage, DatabaseParams, Error,
+    Index, Isolation, OpenError, Outcome, Statistics, Transaction, TransactionId,
 };
 
 /// An open database. Cheap to clone; all clones are the same database, which lives as long as one
@@ -57,22 +56,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Database {
     pub(crate) shared: Arc<Shared>,
-}
-
-/// Orders the commits of replicated classes, in place of the built-in order of one node alone.
-///
-/// All methods are called from clients' threads, many at once.
-pub trait CommitPath: Send + Sync + 'static {
-    /// May a transaction begin? Called first in [`Connection::begin`].
-    fn admit(&self, access: Access) -> Result<(), BeginError>;
-
-    /// Commits. Blocks until the transaction is applied and published here, so that the caller
-    /// sees its own writes, or is refused; gives its index.
-    fn commit(&self, submission: Submission) -> Result<Index, CommitError>;
-
-    /// The id for the next commit, and the low water to advertise: all sequences below it are
-    /// settled. Each id is passed to [`CommitPath::commit`] exactly once, right after this.
-    fn next_id(&self) -> (TransactionId, u64);
 }
 
 /// What all connections of one database share.

@@ -19,6 +19,7 @@
 mod alone;
 mod applier;
 mod certify;
+mod commit_path;
 mod connection;
 mod database;
 mod digest;
@@ -39,8 +40,9 @@ mod writer;
 
 pub use applier::Applier;
 pub use certify::{Footprint, ReadSet, Refusal, Tail};
+pub use commit_path::{Acknowledge, Acknowledged, CommitOptions, CommitPath, CommitTicket};
 pub use connection::Connection;
-pub use database::{CommitPath, Database};
+pub use database::Database;
 pub use digest::dictionary_digest;
 pub use error::{
     BeginError, CloseError, CommitError, ConnectError, Damage, Error, ImageError, OpenError,
@@ -53,5 +55,5 @@ pub use params::Bug;
 pub use params::DatabaseParams;
 pub use quorate_schema::bytes::Malformed;
 pub use statistics::{ClassStatistics, Statistics};
-pub use transaction::{Committed, Cursor, Record, Rows, Scan, Transaction};
+pub use transaction::{CommitHandle, Committed, Cursor, Record, Rows, Scan, Transaction};
 pub use write_set::{MAX_WRITE_SET_BYTES, Submission, WriteSet};

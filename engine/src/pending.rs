@@ -10,7 +10,7 @@ use crate::store::Given;
 /// The commits of this node that wait, with what the applier gave them.
 ///
 /// Invariant: an id is here exactly from `expect` to `take`, so its size is bounded by the number
-/// of connections.
+/// of commits that connections wait for and of commit handles that live.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     waiting: Mutex<HashMap<TransactionId, Option<Vec<Given>>>>,

@@ -24,7 +24,8 @@ pub struct Statistics {
     pub used_local_bytes: u64,
     /// What they may use, in bytes: 10 % of the segment.
     pub allowed_local_bytes: u64,
-    /// Transactions of this process that wrote and committed, since it opened the database.
+    /// Transactions of this process that wrote and committed, since it opened the database; as
+    /// far as anybody waited for their outcome.
     pub commits: u64,
     /// Commits of this process refused with a conflict or an old snapshot.
     pub conflicts: u64,

@@ -11,8 +11,8 @@ mod random;
 use std::sync::{Arc, Mutex};
 
 use quorate_engine::{
-    Access, Applier, BeginError, CommitError, CommitPath, Database, DatabaseParams, Footprint,
-    Index, Isolation, Outcome, Refusal, Submission, Tail, TransactionId,
+    Access, Applier, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Database,
+    DatabaseParams, Footprint, Index, Isolation, Outcome, Refusal, Submission, Tail, TransactionId,
 };
 use quorate_schema::{Dictionary, Value};
 use random::Random;
@@ -34,7 +34,11 @@ impl CommitPath for Chosen {
         Ok(())
     }
 
-    fn commit(&self, submission: Submission) -> Result<Index, CommitError> {
+    fn submit(
+        &self,
+        submission: Submission,
+        _: CommitOptions,
+    ) -> Result<Arc<dyn CommitTicket>, CommitError> {
         let id = submission.id;
         *self.submitted.lock().unwrap() = Some(submission);
         Err(CommitError::InDoubt(id))

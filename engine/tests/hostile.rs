@@ -8,8 +8,9 @@ mod random;
 use std::sync::{Arc, Mutex};
 
 use quorate_engine::{
-    Access, BeginError, CommitError, CommitPath, Database, DatabaseParams, Handle, ImageError,
-    Index, Isolation, Submission, Tail, TransactionId, WriteSet,
+    Access, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket,
+    Database, DatabaseParams, Handle, ImageError, Index, Isolation, Submission, Tail,
+    TransactionId, WriteSet,
 };
 use quorate_schema::bytes::{Reader, Writer};
 use quorate_schema::{Dictionary, Reference, Value};
@@ -45,14 +46,18 @@ impl CommitPath for Keep {
         Ok(())
     }
 
-    fn commit(&self, submission: Submission) -> Result<Index, CommitError> {
+    fn submit(
+        &self,
+        submission: Submission,
+        _: CommitOptions,
+    ) -> Result<Arc<dyn CommitTicket>, CommitError> {
         let applier = self.db.lock().unwrap().as_ref().unwrap().applier();
         let index = applier.applied().next();
         applier.certify(&Tail::new(index), &submission).unwrap();
         applier.apply(index, &submission.write_set).unwrap();
         applier.publish();
         self.kept.lock().unwrap().push(submission);
-        Ok(index)
+        Ok(Arc::new(Ok(Acknowledged::from(index))))
     }
 
     fn next_id(&self) -> (TransactionId, u64) {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_consensus::{Identity, Incarnation, NodeId, Role, Ticks};
-use quorate_engine::{Applier, CommitError, Index, TransactionId, dictionary_digest};
+use quorate_engine::{Acknowledged, Applier, CommitError, Index, TransactionId, dictionary_digest};
 use quorate_schema::Dictionary;
 use tracing::{info, warn};
 
@@ -36,7 +36,7 @@ use crate::transport::{LinkEvent, SocketOptions, Transport, TransportSettings};
 use crate::wire::Card;
 use admin::{AdminReply, AdminRequests};
 use delivery::{Callbacks, Delivery};
-use shared::{Command, Slot};
+use shared::{Command, CommitSlot, Slot};
 
 pub(crate) use shared::{Limits, Shared};
 
@@ -94,7 +94,7 @@ pub(crate) struct Runtime {
     own: NodeId,
     delivery: Option<Delivery>,
     asks: bool,
-    slots: HashMap<u64, Arc<Slot<Result<Index, CommitError>>>>,
+    slots: HashMap<u64, Arc<CommitSlot>>,
     /// Calls that asked for the end, and whether for an orderly one.
     ends: Vec<(bool, Arc<EndSlot>)>,
     connected: BTreeSet<NodeId>,
@@ -554,7 +554,8 @@ impl Runtime {
 
     fn answer(&mut self, id: TransactionId, result: Result<Index, CommitError>) {
         if let Some(slot) = self.slots.remove(&id.sequence) {
-            slot.fill(result);
+            let result = result.map(Acknowledged::from);
+            self.shared.complete(id.sequence, &slot, result);
         }
     }
 
@@ -583,7 +584,7 @@ impl Runtime {
         }
         for (sequence, slot) in self.slots.drain() {
             let id = self.shared.transaction_id(sequence);
-            slot.fill(Err(CommitError::InDoubt(id)));
+            self.shared.complete(sequence, &slot, Err(CommitError::InDoubt(id)));
         }
         self.admin_end();
         self.shared.end(result.clone(), status);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   client threads                                   listener
-//!   commit: id, room, push, wait on a slot --inbox--> takes all at once, steps the replica
-//!                              ^------------ slot ---- completes when applied here, or refused
+//!   commit: id, room, push --------------- inbox ---> takes all at once, steps the replica
+//!   wait on the slot, now or later <------ slot ----- completes when applied here, or refused
 //! ```
 //!
 //! Nothing here touches a socket or decides an outcome.
@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use quorate_engine::{
-    Access, BeginError, CommitError, CommitPath, Index, Submission, TransactionId,
+    Access, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket,
+    Submission, TransactionId,
 };
 
 use super::admin::AdminReply;
@@ -30,7 +31,7 @@ const WRITE_SET_BYTES_MAX: usize = 64 << 20;
 /// What clients ask of the listener.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit(Submission, Arc<Slot<Result<Index, CommitError>>>),
+    Submit(Submission, Arc<CommitSlot>),
     /// End: in order with the others, or alone. Answered when the listener has ended, or at once
     /// if that cannot be.
     End {
@@ -49,6 +50,9 @@ pub(super) enum Command {
     /// The database was dropped.
     Abandon,
 }
+
+/// Where the outcome of one commit is waited for.
+pub(super) type CommitSlot = Slot<Result<Acknowledged, CommitError>>;
 
 /// A place where one thread waits for one answer of another.
 #[derive(Debug)]
@@ -80,6 +84,21 @@ impl<T> Slot<T> {
                 None => self.there.wait(&mut place),
             }
         }
+    }
+
+    /// The answer, if it is there.
+    fn try_wait(&self) -> Option<T> {
+        self.answer.lock().take()
+    }
+}
+
+impl CommitTicket for CommitSlot {
+    fn wait(&self) -> Result<Acknowledged, CommitError> {
+        Slot::wait(self)
+    }
+
+    fn try_wait(&self) -> Option<Result<Acknowledged, CommitError>> {
+        Slot::try_wait(self)
     }
 }
 
@@ -118,7 +137,8 @@ struct Ids {
 /// See the module.
 ///
 /// Invariants: every command pushed while the stage is not `Ended` is taken by the listener or
-/// answered at its end; `in_flight` counts the threads between push and answer.
+/// answered at its end; `in_flight` counts the commits between push and answer, whether anybody
+/// waits or not.
 #[derive(Debug)]
 pub(crate) struct Shared {
     origin: u128,
@@ -284,6 +304,21 @@ impl Shared {
         self.ids.lock().unsettled.remove(&sequence);
     }
 
+    /// A commit is done: makes room for the next, and answers.
+    pub(super) fn complete(
+        &self,
+        sequence: u64,
+        slot: &CommitSlot,
+        result: Result<Acknowledged, CommitError>,
+    ) {
+        self.inbox.lock().in_flight -= 1;
+        self.room.notify_one();
+        if !matches!(result, Err(CommitError::InDoubt(_))) {
+            self.settled(sequence);
+        }
+        slot.fill(result);
+    }
+
     /// The listener has ended: nobody is left waiting.
     pub(super) fn end(&self, result: Result<(), ClusterError>, status: Option<ClusterStatus>) {
         let mut inbox = self.inbox.lock();
@@ -294,7 +329,11 @@ impl Shared {
         inbox.last_status = status.clone();
         for command in std::mem::take(&mut inbox.commands) {
             match command {
-                Command::Submit(_, slot) => slot.fill(Err(CommitError::Stopped)),
+                Command::Submit(submission, slot) => {
+                    inbox.in_flight -= 1;
+                    self.settled(submission.id.sequence);
+                    slot.fill(Err(CommitError::Stopped));
+                }
                 Command::Status(slot) => slot.fill(status.clone()),
                 Command::End { slot, .. } => slot.fill(result.clone()),
                 Command::Admin(_, AdminReply::Slot(slot)) => {
@@ -333,8 +372,9 @@ impl Shared {
     }
 
     /// Waits until somebody listens and there is room for one more commit.
-    fn admitted(&self) -> Result<MutexGuard<'_, Inbox>, CommitError> {
-        let deadline = Instant::now() + self.limits.wait;
+    fn admitted(&self, limit: Option<Duration>) -> Result<MutexGuard<'_, Inbox>, CommitError> {
+        let wait = limit.map_or(self.limits.wait, |limit| limit.min(self.limits.wait));
+        let deadline = Instant::now() + wait;
         loop {
             let mut inbox = match self.listening(deadline) {
                 Ok(inbox) => inbox,
@@ -354,22 +394,21 @@ impl Shared {
         }
     }
 
-    fn commit_admitted(&self, submission: Submission) -> Result<Index, CommitError> {
+    fn submit_admitted(
+        &self,
+        submission: Submission,
+        options: CommitOptions,
+    ) -> Result<Arc<CommitSlot>, CommitError> {
         let bytes = submission.write_set.len();
         if bytes > WRITE_SET_BYTES_MAX {
             let limit_bytes = WRITE_SET_BYTES_MAX as u64;
             return Err(CommitError::TooLarge { bytes: bytes as u64, limit_bytes });
         }
         let slot = Slot::new();
-        {
-            let mut inbox = self.admitted()?;
-            inbox.in_flight += 1;
-            self.push(&mut inbox, Command::Submit(submission, Arc::clone(&slot)));
-        }
-        let result = slot.wait();
-        self.inbox.lock().in_flight -= 1;
-        self.room.notify_one();
-        result
+        let mut inbox = self.admitted(options.limit)?;
+        inbox.in_flight += 1;
+        self.push(&mut inbox, Command::Submit(submission, Arc::clone(&slot)));
+        Ok(slot)
     }
 }
 
@@ -385,13 +424,19 @@ impl CommitPath for Shared {
         Ok(())
     }
 
-    fn commit(&self, submission: Submission) -> Result<Index, CommitError> {
+    fn submit(
+        &self,
+        submission: Submission,
+        options: CommitOptions,
+    ) -> Result<Arc<dyn CommitTicket>, CommitError> {
         let sequence = submission.id.sequence;
-        let result = self.commit_admitted(submission);
-        if !matches!(result, Err(CommitError::InDoubt(_))) {
-            self.settled(sequence);
+        match self.submit_admitted(submission, options) {
+            Ok(slot) => Ok(slot),
+            Err(error) => {
+                self.settled(sequence);
+                Err(error)
+            }
         }
-        result
     }
 
     fn next_id(&self) -> (TransactionId, u64) {
@@ -409,6 +454,7 @@ impl CommitPath for Shared {
 mod tests {
     use super::*;
     use mio::{Poll, Token};
+    use quorate_engine::Index;
 
     fn shared(in_flight: u32) -> (Arc<Shared>, Poll) {
         let poll = Poll::new().unwrap();
@@ -433,15 +479,36 @@ mod tests {
     fn calls_without_a_listener_say_so() {
         let (shared, _poll) = shared(1);
         assert_eq!(shared.end_and_wait(true), Err(ClusterError::NotListening));
-        assert!(matches!(shared.admitted(), Err(CommitError::NotListening)));
+        assert!(matches!(shared.admitted(None), Err(CommitError::NotListening)));
         assert!(shared.status().is_none());
         shared.begin_listening();
-        assert!(shared.admitted().is_ok());
+        assert!(shared.admitted(None).is_ok());
         shared.end(Ok(()), None);
-        assert!(matches!(shared.admitted(), Err(CommitError::Stopped)));
+        assert!(matches!(shared.admitted(None), Err(CommitError::Stopped)));
         assert_eq!(shared.admit(Access::ReadWrite), Err(BeginError::Stopped));
         assert_eq!(shared.admit(Access::ReadOnly), Ok(()));
         assert_eq!(shared.end_and_wait(true), Ok(()));
+    }
+
+    #[test]
+    fn a_commit_nobody_waits_for_makes_room_and_settles_its_id_all_the_same() {
+        let (shared, _poll) = shared(1);
+        shared.begin_listening();
+        let slot = Slot::new();
+        for outcome in [
+            Ok(Acknowledged::from(Index(1))),
+            Err(CommitError::Conflict),
+            Err(CommitError::InDoubt(shared.transaction_id(3))),
+        ] {
+            let (id, low_water) = shared.next_id();
+            assert_eq!(id.sequence, low_water, "what is complete is settled");
+            shared.inbox.lock().in_flight += 1; // as submitting does
+            assert!(matches!(shared.admitted(None), Err(CommitError::NoQuorum { .. })));
+            shared.complete(id.sequence, &slot, outcome);
+            assert!(shared.admitted(None).is_ok(), "no room behind {id}");
+        }
+        assert_eq!(shared.next_id().1, 3, "what is in doubt is not settled");
+        assert_eq!(slot.try_wait(), Some(Ok(Acknowledged::from(Index(1)))), "the first stands");
     }
 
     #[test]
@@ -449,7 +516,7 @@ mod tests {
         let (shared, _poll) = shared(1);
         shared.begin_listening();
         shared.inbox.lock().in_flight = 1;
-        assert!(matches!(shared.admitted(), Err(CommitError::NoQuorum { .. })));
+        assert!(matches!(shared.admitted(None), Err(CommitError::NoQuorum { .. })));
         let mut commands = VecDeque::new();
         shared.take_commands(&mut commands);
         assert!(commands.is_empty());

@@ -2,6 +2,7 @@
 
 use quorate_schema::{ClassId, Dictionary, PatchWhat};
 
+use super::handle::Underway;
 use super::overlay::{Changed, Overlay, Own};
 use super::{State, Transaction};
 use crate::keys::{entry_bytes, key_of, record_bytes, total_bytes};
@@ -11,11 +12,15 @@ use crate::write_set::{
 };
 use crate::writer::LocalSubmission;
 use crate::{
-    CommitError, Handle, Index, Isolation, ReadSet, Refusal, Submission, Tail, TransactionId, alone,
+    Acknowledge, Acknowledged, CommitError, CommitHandle, CommitOptions, Handle, Index, Isolation,
+    ReadSet, Refusal, Submission, Tail, TransactionId, alone,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// The number of the only node there is, if there is no cluster.
+const ALONE: u32 = 0;
 
 /// A transaction that committed.
 #[derive(Clone, Debug)]
@@ -25,9 +30,13 @@ pub struct Committed {
     pub index: Index,
     /// Its name, if it wrote replicated classes.
     pub id: Option<TransactionId>,
+    /// With [`Acknowledge::AllLive`](crate::Acknowledge::AllLive), if it wrote replicated classes:
+    /// the nodes that had applied it, in order; those are all that were live. A database alone is
+    /// node 0.
+    pub applied_by: Option<Vec<u32>>,
     /// The provisional numbers of the inserted records, in the order they were given places.
-    numbers: Vec<u64>,
-    given: Option<Vec<Given>>,
+    pub(super) numbers: Vec<u64>,
+    pub(super) given: Option<Vec<Given>>,
 }
 
 impl Committed {
@@ -63,16 +72,46 @@ impl Transaction<'_> {
     /// A transaction that wrote nothing always succeeds, at once. For the errors see
     /// [`CommitError`]; after all but `InDoubt` nothing of the transaction is anywhere.
     pub fn commit(self) -> Result<Committed, CommitError> {
+        self.commit_with(CommitOptions::default())
+    }
+
+    /// As [`Transaction::commit`], with another idea of when it is done.
+    pub fn commit_with(self, options: CommitOptions) -> Result<Committed, CommitError> {
+        self.commit_async(options)?.wait()
+    }
+
+    /// Submits the commit and does not wait for its outcome: the handle does. So one thread can
+    /// have many commits under way; their order is that of their indexes, not of their submission.
+    ///
+    /// It blocks only while as many commits as the cluster's parameters allow are under way. Alone,
+    /// and for local classes, the commit is done when this returns.
+    ///
+    /// A transaction begun before the outcome is known reads without these writes, and conflicts
+    /// with them if it writes the same.
+    ///
+    /// # Errors
+    ///
+    /// What is known without others, as from [`Transaction::commit`]: nothing was submitted.
+    pub fn commit_async(self, options: CommitOptions) -> Result<CommitHandle, CommitError> {
         let state = std::mem::take(&mut *self.state.borrow_mut());
         if state.overlay.is_empty() {
-            return Ok(self.committed(&state, self.root.index, None, None));
+            let committed = self.committed(&state, self.root.index.into(), None, None);
+            return Ok(CommitHandle::done(committed));
         }
-        let result = self.commit_writes(state);
-        self.shared.counters.count(&result);
+        let result = self.commit_writes(state, options);
+        match &result {
+            Err(_) => self.shared.counters.count(&result),
+            Ok(handle) if handle.is_done() => self.shared.counters.count(&result),
+            Ok(_) => {} // counted with its outcome
+        }
         result
     }
 
-    fn commit_writes(&self, mut state: State) -> Result<Committed, CommitError> {
+    fn commit_writes(
+        &self,
+        mut state: State,
+        options: CommitOptions,
+    ) -> Result<CommitHandle, CommitError> {
         let installed = Index(self.shared.installed.load(Ordering::Acquire));
         if self.root.index < installed {
             return Err(CommitError::SnapshotTooOld { floor: installed });
@@ -84,12 +123,17 @@ impl Transaction<'_> {
         expect_at_most(draft.encoded_bytes(), MAX_WRITE_SET_BYTES)?;
         expect_at_most(reads_bytes, MAX_READS_BYTES)?;
         match draft.kind {
-            Kind::Replicated => self.commit_replicated(state, &draft),
-            Kind::Local => self.commit_local(state, &draft),
+            Kind::Replicated => self.commit_replicated(state, &draft, options),
+            Kind::Local => self.commit_local(state, &draft).map(CommitHandle::done),
         }
     }
 
-    fn commit_replicated(&self, mut state: State, draft: &Draft) -> Result<Committed, CommitError> {
+    fn commit_replicated(
+        &self,
+        mut state: State,
+        draft: &Draft,
+        options: CommitOptions,
+    ) -> Result<CommitHandle, CommitError> {
         let shared = self.shared;
         let mut write_set = draft.encode();
         let reads = std::mem::take(&mut state.reads);
@@ -115,12 +159,24 @@ impl Transaction<'_> {
             reads,
         };
         shared.pending.expect(id);
-        let result = match &shared.commit_path {
-            Some(path) => path.commit(submission),
-            None => alone::commit(shared, &submission),
+        let Some(path) = &shared.commit_path else {
+            let result = alone::commit(shared, &submission);
+            let given = shared.pending.take(id);
+            let all = (options.acknowledge == Acknowledge::AllLive).then(|| vec![ALONE]);
+            let acknowledged = Acknowledged { index: result?, applied_by: all };
+            return Ok(CommitHandle::done(self.committed(&state, acknowledged, Some(id), given)));
         };
-        let given = shared.pending.take(id);
-        Ok(self.committed(&state, result?, Some(id), given))
+        match path.submit(submission, options) {
+            Ok(ticket) => {
+                let numbers = state.overlay.inserted.keys().copied().collect();
+                let shared = Arc::clone(shared);
+                Ok(CommitHandle::underway(Underway { shared, ticket, id, numbers }))
+            }
+            Err(error) => {
+                shared.pending.take(id);
+                Err(error)
+            }
+        }
     }
 
     /// Certifies against what is applied here already: who would lose anyway need not ask others.
@@ -152,18 +208,19 @@ impl Transaction<'_> {
         shared.visible.store(Arc::clone(writer.working()));
         let index = writer.working().index;
         drop(writer);
-        Ok(self.committed(&state, index, None, Some(given)))
+        Ok(self.committed(&state, index.into(), None, Some(given)))
     }
 
     fn committed(
         &self,
         state: &State,
-        index: Index,
+        acknowledged: Acknowledged,
         id: Option<TransactionId>,
         given: Option<Vec<Given>>,
     ) -> Committed {
         let numbers = state.overlay.inserted.keys().copied().collect();
-        Committed { index, id, numbers, given }
+        let Acknowledged { index, applied_by } = acknowledged;
+        Committed { index, id, applied_by, numbers, given }
     }
 
     fn draft(&self, overlay: &Overlay) -> Draft {

@@ -12,6 +12,7 @@
 
 mod commit;
 mod cursor;
+mod handle;
 mod overlay;
 mod read;
 mod record;
@@ -25,6 +26,7 @@ use quorate_schema::{ClassDef, Dictionary, IndexDef};
 
 pub use commit::Committed;
 pub use cursor::{Cursor, Rows};
+pub use handle::CommitHandle;
 pub use read::Scan;
 pub use record::Record;
 

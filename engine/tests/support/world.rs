@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use quorate_engine::{
-    Access, Applier, BeginError, CommitError, CommitPath, Database, DatabaseParams, Error, Handle,
-    Index, Isolation, Outcome, Record, Refusal, Submission, Tail, Transaction, TransactionId,
-    WriteSet,
+    Access, Applier, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Database,
+    DatabaseParams, Error, Handle, Index, Isolation, Outcome, Record, Refusal, Submission, Tail,
+    Transaction, TransactionId, WriteSet,
 };
 use quorate_schema::bytes::{Reader, Writer};
 use quorate_schema::{Dictionary, Reference, Value};
@@ -33,7 +33,11 @@ impl CommitPath for Capture {
         Ok(())
     }
 
-    fn commit(&self, submission: Submission) -> Result<Index, CommitError> {
+    fn submit(
+        &self,
+        submission: Submission,
+        _: CommitOptions,
+    ) -> Result<Arc<dyn CommitTicket>, CommitError> {
         let id = submission.id;
         self.submitted.lock().unwrap().push(submission);
         Err(CommitError::InDoubt(id))

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use quorate_cluster::replica::{Replica, ReplicaSettings};
 use quorate_consensus::Identity;
 use quorate_engine::{
-    Access, BeginError, CommitError, CommitPath, Connection, Database, DatabaseParams, Index,
-    Submission, TransactionId,
+    Access, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Connection, Database,
+    DatabaseParams, Submission, TransactionId,
 };
 use quorate_schema::Dictionary;
 
@@ -75,7 +75,11 @@ impl CommitPath for Capture {
         Ok(())
     }
 
-    fn commit(&self, submission: Submission) -> Result<Index, CommitError> {
+    fn submit(
+        &self,
+        submission: Submission,
+        _: CommitOptions,
+    ) -> Result<Arc<dyn CommitTicket>, CommitError> {
         let id = submission.id;
         self.taken.lock().expect("one thread, no poison").push(submission);
         Err(CommitError::InDoubt(id))
