@@ -31,6 +31,7 @@ const NO_THREAD: &str = "knows no thread: it is a function of its input";
 const NO_CLUSTER: &str = "never hears of nodes";
 const ORDER: &str = "has an order that differs from run to run: use a BTree or a Vec";
 const NO_CHANCE: &str = "draws no chance: randomness comes in with the input";
+const NO_WALL_CLOCK: &str = "reads monotonic time only: a wall clock can be stepped";
 const NO_STORE: &str = "knows no storage and no nodes";
 
 const LAYERS: &[Layer] = &[
@@ -58,6 +59,8 @@ const LAYERS: &[Layer] = &[
             ("std::net", NO_NETWORK),
             ("mio", NO_NETWORK),
             ("socket2", NO_NETWORK),
+            ("SystemTime", NO_WALL_CLOCK),
+            ("UNIX_EPOCH", NO_WALL_CLOCK),
         ],
     },
     Layer {
@@ -89,11 +92,18 @@ const LAYERS: &[Layer] = &[
         folder: "cluster/",
         ours: &["quorate-engine", "quorate-consensus", "quorate-schema"],
         foreign: None,
-        words: &[],
+        words: &[("SystemTime", NO_WALL_CLOCK), ("UNIX_EPOCH", NO_WALL_CLOCK)],
     },
     Layer { folder: "cli/", ours: &["quorate"], foreign: None, words: &[] },
     Layer { folder: "samples/", ours: &["quorate"], foreign: None, words: &[] },
     Layer { folder: "benches/", ours: &["quorate"], foreign: None, words: &[] },
+    // What users have, and nothing below it.
+    Layer {
+        folder: "tests/faults/",
+        ours: &["quorate", "quorate-histories"],
+        foreign: None,
+        words: &[],
+    },
     Layer { folder: "xtask/", ours: &[], foreign: Some(&[]), words: &[] },
     Layer {
         folder: "src/",
@@ -193,6 +203,7 @@ mod tests {
         assert_eq!(manifest("cluster/Cargo.toml", "quorate.workspace = true"), [4]);
         assert_eq!(manifest("cli/Cargo.toml", "quorate-engine.workspace = true"), [4]);
         assert_eq!(manifest("tests/simulation/Cargo.toml", "quorate-engine.workspace = true"), []);
+        assert_eq!(manifest("tests/faults/Cargo.toml", "quorate-cluster.workspace = true"), [4]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ COMMANDS
   sim [ARGS]            the cluster simulator, optimised; `cargo xtask sim --help` for ARGS
   fuzz [CASES] [FILTER] property tests with CASES cases each (default 20000), optimised
   bench [--quick]       the measurements of benches/, optimised
+  bench failover        write gaps after faults of real processes; needs root
   deny [--advisories]   licences, sources and banned crates by cargo-deny (installed if missing);
                         with --advisories also known vulnerabilities, which needs GitHub
   help                  this text
@@ -44,10 +45,7 @@ fn main() -> ExitCode {
         "check" => no_arguments(rest).and_then(|()| parts::run(Selection::Quick)),
         "tidy" => no_arguments(rest).and_then(|()| parts::run(Selection::Named(&["tidy"]))),
         "sim" => sim(rest),
-        "bench" => forward(
-            &["run", "--release", "--package", "quorate-benches", "--bin", "figures", "--"],
-            rest,
-        ),
+        "bench" => bench(rest),
         "fuzz" => fuzz(rest),
         "deny" => deny(rest),
         "help" | "--help" | "-h" => {
@@ -74,6 +72,18 @@ fn sim(args: &[String]) -> Result<(), String> {
     }
     command.push("--");
     forward(&command, args)
+}
+
+fn bench(args: &[String]) -> Result<(), String> {
+    match args.split_first() {
+        Some((first, rest)) if first == "failover" => {
+            forward(&["run", "--release", "--package", "quorate-faults", "--", "gaps"], rest)
+        }
+        _ => {
+            let figures = ["--package", "quorate-benches", "--bin", "figures", "--"];
+            forward(&[&["run", "--release"][..], &figures].concat(), args)
+        }
+    }
 }
 
 fn test(args: &[String]) -> Result<(), String> {

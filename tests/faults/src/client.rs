@@ -1,0 +1,365 @@
+//! A node's clients: threads that call operations, one after another, and write down what came.
+//!
+//! An operation is one transaction, tried once; a conflict is its answer. Whatever promises to be
+//! fresh also writes a *mark*, a record of the client's own: that puts it in the order of the log,
+//! where the promise holds for it, and conflicts with nobody.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use quorate::{
+    Access, CommitError, Connection, Database, Dictionary, Error, Handle, Isolation, Transaction,
+    Value,
+};
+
+use crate::history::{End, Step, Writer};
+use crate::protocol::{Flaw, Load, Work};
+use crate::random::Random;
+use crate::trouble::{Result, Trouble};
+
+/// What every account holds at first.
+pub const OPENING_BALANCE: i64 = 100;
+
+/// How long a client without quorum waits before it tries again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(2);
+
+const SCHEMA: &str = "
+    declare database faults;
+
+    class Register {
+        unsigned<8> key;
+        unsigned<8> value;
+        unique hash<key> by_key[64];
+    };
+
+    class Series {
+        unsigned<8> key;
+        vector<unsigned<8>> values;
+        unique hash<key> by_key[64];
+    };
+
+    class Account {
+        unsigned<8> key;
+        signed<8> balance;
+        unique hash<key> by_key[64];
+        list;
+    };
+
+    class Mark {
+        unsigned<8> key;
+        unsigned<8> count;
+        unique hash<key> by_key[64];
+    };
+";
+
+/// The dictionary of all nodes.
+///
+/// # Errors
+///
+/// None, unless the schema is wrong.
+pub fn dictionary() -> Result<Dictionary> {
+    Dictionary::parse(SCHEMA).map_err(Trouble::doing("schema"))
+}
+
+/// Inserts the records that the work is about.
+///
+/// # Errors
+///
+/// If it cannot be committed.
+pub fn prepare(database: &Database, work: &Work) -> Result<()> {
+    let mut connection = database.connect().map_err(Trouble::doing("connecting"))?;
+    let prepared = connection.transact(Isolation::Snapshot, |transaction| {
+        for key in (0..work.keys).map(Value::Unsigned) {
+            let empty = Value::List(Vec::new());
+            let balance = Value::Signed(OPENING_BALANCE);
+            let value = Value::Unsigned(0);
+            transaction.insert_values("Register", &[("key", key.clone()), ("value", value)])?;
+            transaction.insert_values("Series", &[("key", key.clone()), ("values", empty)])?;
+            transaction.insert_values("Account", &[("key", key), ("balance", balance)])?;
+        }
+        Ok(())
+    });
+    prepared.map_err(Trouble::doing("preparing"))
+}
+
+/// One client.
+pub struct Client {
+    connection: Connection,
+    writer: Writer,
+    random: Random,
+    work: Work,
+    flaw: Option<Flaw>,
+    /// Unlike that of any other client of any life of any node, and small.
+    identity: u64,
+    /// Makes written values unique.
+    written: u64,
+}
+
+impl Client {
+    /// Client number `number` of a life of a node.
+    ///
+    /// # Errors
+    ///
+    /// If the database has no connection left.
+    pub fn new(
+        database: &Database,
+        writer: Writer,
+        work: &Work,
+        flaw: Option<Flaw>,
+        (node, life, number): (usize, usize, usize),
+    ) -> Result<Self> {
+        let identity = (life as u64) << 16 | (node as u64) << 8 | number as u64;
+        Ok(Self {
+            connection: database.connect().map_err(Trouble::doing("connecting"))?,
+            writer,
+            random: Random::new(work.seed ^ identity << 20),
+            work: work.clone(),
+            flaw,
+            identity,
+            written: 0,
+        })
+    }
+
+    /// Works until told to rest.
+    ///
+    /// # Errors
+    ///
+    /// What no fault explains.
+    pub fn run(&mut self, rest: &AtomicBool) -> Result<()> {
+        while !rest.load(Ordering::Relaxed) {
+            let (steps, serializable) = self.next();
+            let number =
+                self.writer.call(&steps, serializable).map_err(Trouble::doing("history"))?;
+            let (end, steps, index) = self.attempt(steps, serializable)?;
+            self.writer.answer(number, end, steps, index).map_err(Trouble::doing("history"))?;
+            if end == End::Failed {
+                thread::sleep(REFUSED_PAUSE);
+            }
+            thread::sleep(Duration::from_micros(self.work.pause_us));
+        }
+        Ok(())
+    }
+
+    /// A value nobody ever wrote, and never 0.
+    fn fresh(&mut self) -> u64 {
+        self.written += 1;
+        self.identity << 32 | self.written
+    }
+
+    fn key(&mut self) -> u64 {
+        self.random.below(self.work.keys)
+    }
+
+    /// The next operation, and whether it is to be serializable.
+    fn next(&mut self) -> (Vec<Step>, bool) {
+        match self.work.load {
+            Load::Own => (vec![Step::Write(self.identity, self.written + 1)], false),
+            Load::Registers => (vec![self.register_step()], true),
+            Load::Serializable => (self.list_steps(), true),
+            Load::Snapshot => (self.list_steps(), false),
+            Load::Bank => (vec![self.bank_step()], self.random.below(2) == 0),
+        }
+    }
+
+    fn register_step(&mut self) -> Step {
+        let key = self.key();
+        match self.random.below(10) {
+            0..4 => Step::Read(key, None),
+            4..8 => Step::Write(key, self.fresh()),
+            _ => {
+                // A guess has a chance only if it is what this client can know.
+                let guess = self.connection.begin(Access::ReadOnly, Isolation::Snapshot).ok();
+                let guess = guess.and_then(|now| find(&now, "Register", key, "value").ok());
+                let guess = guess.and_then(|(_, value)| unsigned(&value).ok()).unwrap_or(0);
+                Step::Swap(key, guess, self.fresh(), None)
+            }
+        }
+    }
+
+    fn list_steps(&mut self) -> Vec<Step> {
+        let count = 1 + self.random.below(4);
+        let mut steps = Vec::new();
+        for _ in 0..count {
+            let key = self.key();
+            steps.push(match self.random.below(2) {
+                0 => Step::List(key, None),
+                _ => Step::Append(key, self.fresh()),
+            });
+        }
+        steps
+    }
+
+    fn bank_step(&mut self) -> Step {
+        let (from, to) = (self.key(), self.key());
+        match self.random.below(4) {
+            0 => Step::Balances(None),
+            _ => Step::Move(from, to, 1 + self.random.below(40), None),
+        }
+    }
+
+    /// Runs the steps in one transaction.
+    fn attempt(
+        &mut self,
+        mut steps: Vec<Step>,
+        serializable: bool,
+    ) -> Result<(End, Vec<Step>, u64)> {
+        if self.work.load == Load::Own {
+            self.written += 1;
+        }
+        let lost = self.flaw == Some(Flaw::LostWrites) && self.written % 100 == 99;
+        let skewed = self.flaw == Some(Flaw::WriteSkew);
+        let marked = serializable && self.flaw != Some(Flaw::StaleReads);
+        let isolation = match serializable && !skewed {
+            true => Isolation::Serializable,
+            false => Isolation::Snapshot,
+        };
+        let identity = self.identity;
+        let ran = self.connection.begin(Access::ReadWrite, isolation).map_err(Error::from);
+        let ran = ran.and_then(|transaction| {
+            for step in &mut steps {
+                run_step(&transaction, step)?;
+            }
+            if marked {
+                mark(&transaction, identity)?;
+            }
+            if lost {
+                return Ok(0);
+            }
+            Ok(transaction.commit()?.index.0)
+        });
+        match ran {
+            Ok(index) => Ok((End::Ok, steps, index)),
+            Err(Error::Commit(CommitError::InDoubt(_))) => Ok((End::Unknown, Vec::new(), 0)),
+            Err(error) if is_refusal(&error) => Ok((End::Failed, Vec::new(), 0)),
+            Err(error) => Err(Trouble::new(format!("an operation ended with: {error}"))),
+        }
+    }
+}
+
+/// Whether faults can explain it. All of these promise that nothing was committed.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        // An insert of this client in doubt was committed after it was looked for.
+        Error::UniqueViolation { .. } => true,
+        Error::Commit(error) => {
+            error.is_retryable() || matches!(error, CommitError::NoQuorum { .. })
+        }
+        _ => false,
+    }
+}
+
+fn run_step(transaction: &Transaction<'_>, step: &mut Step) -> std::result::Result<(), Error> {
+    match step {
+        Step::Read(key, value) => {
+            let (_, found) = find(transaction, "Register", *key, "value")?;
+            *value = Some(unsigned(&found)?);
+        }
+        Step::Write(key, value) => match find(transaction, "Register", *key, "value") {
+            Ok((handle, _)) => {
+                transaction.update_fields(handle, &[("value", Value::Unsigned(*value))])?;
+            }
+            // The record of this client alone.
+            Err(_) => {
+                let values = [("key", Value::Unsigned(*key)), ("value", Value::Unsigned(*value))];
+                transaction.insert_values("Register", &values)?;
+            }
+        },
+        Step::Swap(key, expected, value, swapped) => {
+            let (handle, found) = find(transaction, "Register", *key, "value")?;
+            let equal = unsigned(&found)? == *expected;
+            if equal {
+                transaction.update_fields(handle, &[("value", Value::Unsigned(*value))])?;
+            }
+            *swapped = Some(equal);
+        }
+        Step::List(key, values) => *values = Some(list(transaction, *key)?.1),
+        Step::Append(key, value) => {
+            let (handle, mut values) = list(transaction, *key)?;
+            values.push(*value);
+            let values = Value::List(values.into_iter().map(Value::Unsigned).collect());
+            transaction.update_fields(handle, &[("values", values)])?;
+        }
+        Step::Move(from, to, amount, moved) => {
+            *moved = Some(transfer(transaction, *from, *to, *amount as i64)?);
+        }
+        Step::Balances(balances) => {
+            let mut all = Vec::new();
+            for key in 0.. {
+                let key = [Value::Unsigned(key)];
+                let Some((_, record)) = transaction.find_record("Account", "by_key", &key)? else {
+                    break;
+                };
+                all.push(signed(&record.value("balance")?)?);
+            }
+            *balances = Some(all);
+        }
+    }
+    Ok(())
+}
+
+/// Whether there was enough to move.
+fn transfer(
+    transaction: &Transaction<'_>,
+    from: u64,
+    to: u64,
+    amount: i64,
+) -> std::result::Result<bool, Error> {
+    let (payer, balance) = find(transaction, "Account", from, "balance")?;
+    let (payee, other) = find(transaction, "Account", to, "balance")?;
+    let (balance, other) = (signed(&balance)?, signed(&other)?);
+    if from == to || balance < amount {
+        return Ok(false);
+    }
+    transaction.update_fields(payer, &[("balance", Value::Signed(balance - amount))])?;
+    transaction.update_fields(payee, &[("balance", Value::Signed(other + amount))])?;
+    Ok(true)
+}
+
+/// Counts the client's own record up, or makes it.
+fn mark(transaction: &Transaction<'_>, identity: u64) -> std::result::Result<(), Error> {
+    let key = Value::Unsigned(identity);
+    match transaction.find_record("Mark", "by_key", std::slice::from_ref(&key))? {
+        Some((handle, record)) => {
+            let count = Value::Unsigned(unsigned(&record.value("count")?)? + 1);
+            transaction.update_fields(handle, &[("count", count)])
+        }
+        None => {
+            let values = [("key", key), ("count", Value::Unsigned(0))];
+            transaction.insert_values("Mark", &values).map(|_| ())
+        }
+    }
+}
+
+fn list(transaction: &Transaction<'_>, key: u64) -> std::result::Result<(Handle, Vec<u64>), Error> {
+    let (handle, values) = find(transaction, "Series", key, "values")?;
+    let Value::List(values) = values else { return Err(Error::application("no list")) };
+    let values: std::result::Result<_, Error> = values.iter().map(unsigned).collect();
+    Ok((handle, values?))
+}
+
+fn find(
+    transaction: &Transaction<'_>,
+    class: &str,
+    key: u64,
+    field: &str,
+) -> std::result::Result<(Handle, Value), Error> {
+    let found = transaction.find_record(class, "by_key", &[Value::Unsigned(key)])?;
+    let (handle, record) =
+        found.ok_or_else(|| Error::application(format!("{class} {key} is not there")))?;
+    Ok((handle, record.value(field)?))
+}
+
+fn unsigned(value: &Value) -> std::result::Result<u64, Error> {
+    match value {
+        Value::Unsigned(number) => Ok(*number),
+        other => Err(Error::application(format!("{other:?} is no unsigned number"))),
+    }
+}
+
+fn signed(value: &Value) -> std::result::Result<i64, Error> {
+    match value {
+        Value::Signed(number) => Ok(*number),
+        other => Err(Error::application(format!("{other:?} is no signed number"))),
+    }
+}
