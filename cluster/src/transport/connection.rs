@@ -16,7 +16,7 @@ use crate::error::RejectReason;
 use crate::replica::{Channel, PeerMessage};
 use crate::wire::{
     self, ADMIN_REQUEST_BYTES_MAX, AdminHello, FrameError, HANDSHAKE_BYTES_MAX, Hello, Incoming,
-    Kind, Outgoing, PAYLOAD_BYTES_MAX, Stamp, Welcome,
+    Kind, Misplaced, Outgoing, PAYLOAD_BYTES_MAX, Stamp, Welcome,
 };
 
 /// How far a connection has come.
@@ -82,10 +82,8 @@ pub(super) enum Ended {
     Message(#[from] Malformed),
     #[error("a frame that does not belong here")]
     OutOfPlace,
-    #[error("a frame of another connection")]
-    OtherConnection,
-    #[error("a frame of another cluster")]
-    OtherCluster,
+    #[error(transparent)]
+    Misplaced(#[from] Misplaced),
     #[error("a welcome by somebody else than dialled")]
     OtherNode,
     #[error("nothing was heard for too long")]
@@ -145,14 +143,7 @@ impl Connection {
             _ => HANDSHAKE_BYTES_MAX,
         };
         let Some((header, payload)) = self.incoming.next_frame(limit)? else { return Ok(None) };
-        if header.stamp.connection_epoch != self.epoch {
-            return Err(Ended::OtherConnection);
-        }
-        let theirs = header.stamp.cluster_id;
-        let both = theirs != 0 && ours.cluster_id != 0;
-        if open && both && (theirs != ours.cluster_id || header.stamp.epoch != ours.epoch) {
-            return Err(Ended::OtherCluster);
-        }
+        header.stamp.check(Stamp { connection_epoch: self.epoch, ..ours }, open)?;
         let mut reader = Reader::new(payload);
         let received = match (self.state, header.kind) {
             (State::AwaitHello, Kind::Hello) => Received::Hello(Hello::decode(&mut reader)?),

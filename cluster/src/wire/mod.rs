@@ -3,6 +3,7 @@
 //! Pure: bytes in, values out. No socket, no clock, no decision; and never any trust.
 
 mod admin;
+mod belongs;
 mod core;
 mod frame;
 mod handshake;
@@ -13,6 +14,7 @@ pub use admin::{
     AdminWelcome, decode_admin_answer, decode_admin_request, encode_admin_answer,
     encode_admin_request,
 };
+pub use belongs::Misplaced;
 pub use frame::{
     FrameError, FrameWriter, HANDSHAKE_BYTES_MAX, HEADER_BYTES, Header, Incoming, Kind, Outgoing,
     PAYLOAD_BYTES_MAX, Part, Stamp, VERSION, VERSION_MIN,
