@@ -78,6 +78,6 @@ pub use quorate_engine::{
 
 pub use quorate_cluster::{
     ClusterError, ClusterEvent, ClusterMember, ClusterNodeParams, ClusterParams, ClusterStatus,
-    Connection, Database, ListenerHandle, NodeInfo, OpenError, Options, ParamsError, RejectReason,
-    WaitingFor,
+    Connection, Database, FreshError, Freshness, ListenerHandle, NodeInfo, OpenError, Options,
+    ParamsError, QuorumReason, RejectReason, WaitingFor,
 };

@@ -2,9 +2,13 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_engine::{Access, Index, Isolation, Transaction};
 
 use crate::database::Node;
 use crate::error::ClusterError;
+use crate::fresh::{FreshError, Freshness};
 
 /// A connection to a [`Database`](crate::Database). Transactions are begun on it as on the
 /// [engine's](quorate_engine::Connection).
@@ -53,6 +57,52 @@ impl Connection {
     /// As [`Connection::stop`]; [`ClusterError::LastVoter`] if the others could not go on.
     pub fn detach(&self) -> Result<(), ClusterError> {
         self.node()?.end_and_wait(false)
+    }
+
+    /// Waits until a transaction begun on this node sees at least that, and gives the index it will
+    /// see at least. Blocks until then, at most `limit`; without one, as long as a commit may take.
+    ///
+    /// * [`Freshness::Local`] returns at once.
+    /// * [`Freshness::AtLeast`] waits until this node has applied that index. Carry the index of a
+    ///   commit from one node to another to read there what was written here.
+    /// * [`Freshness::Linearizable`] waits until this node has applied everything that any node had
+    ///   acknowledged before this call: reads from here on are linearizable with all commits. It
+    ///   costs one round of messages, which all readers of all nodes that wait at one moment share,
+    ///   and no entry of the log. It trusts no clock: a leader that was cut off, paused or replaced
+    ///   answers nobody, because each answer needs a quorum that still follows it.
+    ///
+    /// # Errors
+    ///
+    /// [`FreshError`]. None of them changes anything.
+    pub fn fresh(
+        &self,
+        freshness: Freshness,
+        limit: Option<Duration>,
+    ) -> Result<Index, FreshError> {
+        let visible = self.engine.database().visible_index();
+        match (freshness, &self.node) {
+            (Freshness::Local, _) => Ok(visible),
+            (Freshness::AtLeast(wanted), _) if wanted <= visible => Ok(visible),
+            (_, Some(node)) => node.fresh(freshness, limit),
+            // Alone, an index is given out only once it is visible.
+            (Freshness::AtLeast(wanted), None) => Err(FreshError::NotGivenOut { wanted, visible }),
+            (Freshness::Linearizable, None) => Ok(visible),
+        }
+    }
+
+    /// Begins a transaction that sees at least that; [`Connection::fresh`] and `begin` in one.
+    ///
+    /// # Errors
+    ///
+    /// [`FreshError`]; nothing was begun.
+    pub fn begin_fresh(
+        &mut self,
+        access: Access,
+        isolation: Isolation,
+        freshness: Freshness,
+    ) -> Result<Transaction<'_>, FreshError> {
+        self.fresh(freshness, None)?;
+        Ok(self.engine.begin(access, isolation)?)
     }
 
     fn node(&self) -> Result<&Arc<Node>, ClusterError> {

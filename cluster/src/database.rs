@@ -9,10 +9,11 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_consensus::NodeId;
-use quorate_engine::{ConnectError, DatabaseParams};
+use quorate_engine::{ConnectError, DatabaseParams, Index};
 use quorate_schema::Dictionary;
 use thiserror::Error;
 
@@ -20,6 +21,7 @@ use crate::admin::{AdminAnswer, AdminRequest};
 use crate::connection::Connection;
 use crate::error::{ClusterError, ParamsError, RejectReason};
 use crate::event::NodeInfo;
+use crate::fresh::{FreshError, Freshness};
 use crate::params::{Checked, ClusterParams};
 use crate::runtime::{self, Birth, Runtime, Shared};
 use crate::status::ClusterStatus;
@@ -331,6 +333,15 @@ impl Node {
     /// See [`Shared::end_and_wait`].
     pub(crate) fn end_and_wait(&self, orderly: bool) -> Result<(), ClusterError> {
         self.shared.end_and_wait(orderly)
+    }
+
+    /// See [`Shared::fresh`].
+    pub(crate) fn fresh(
+        &self,
+        freshness: Freshness,
+        limit: Option<Duration>,
+    ) -> Result<Index, FreshError> {
+        self.shared.fresh(freshness, limit)
     }
 
     fn take_runtime(&self) -> Result<Runtime, ClusterError> {

@@ -221,6 +221,9 @@ fn message() -> impl Strategy<Value = PeerMessage> {
             .prop_map(|(last, bytes)| PeerMessage::Received { last, bytes }),
         1 => entry_index().prop_map(|last| PeerMessage::Installed { last }),
         1 => Just(PeerMessage::Goodbye),
+        1 => any::<u64>().prop_map(|token| PeerMessage::AskRead { token }),
+        1 => (any::<u64>(), entry_index(), term())
+            .prop_map(|(token, index, term)| PeerMessage::ReadIndex { token, index, term }),
     ]
 }
 

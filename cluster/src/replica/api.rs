@@ -8,6 +8,7 @@ use crate::admin::{AdminAnswer, AdminRequest};
 use crate::epoch::Epoch;
 use crate::error::ClusterError;
 use crate::event::NodeInfo;
+use crate::fresh::{FreshError, Freshness};
 
 /// What a replica is told when it is made. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -51,6 +52,10 @@ pub enum ReplicaBug {
     LostByTermAlone,
     /// The leader accepts requests that were meant for another term's leader.
     AnyTermAccepted,
+    /// A leader answers fresh reads with what it committed, although followers may be ahead.
+    ReadIndexIsCommit,
+    /// A leader answers fresh reads without asking whether it still leads.
+    ReadWithoutQuorum,
 }
 
 /// What happens to a replica.
@@ -80,6 +85,15 @@ pub enum Input {
     },
     /// A local transaction asks to be committed.
     Submit(Submission),
+    /// A local reader wants to see at least that, within so many ms.
+    Fresh {
+        /// Names it in the answer; no two readers that wait have the same.
+        token: u64,
+        /// What it wants to see.
+        freshness: Freshness,
+        /// How long it waits.
+        limit_ms: u64,
+    },
     /// Nothing more is at hand: an open window may close.
     Flush,
     /// Begin the orderly end: returns when every live node has begun it.
@@ -124,6 +138,14 @@ pub enum Output {
         id: TransactionId,
         /// The index it got, or why not.
         result: Result<Index, CommitError>,
+    },
+    /// The answer to a [`Input::Fresh`]; once for each. `Ok` is the visible index: a transaction
+    /// begun from now on sees what was asked for.
+    Fresh {
+        /// Which.
+        token: u64,
+        /// How far this node is, or why it does not know.
+        result: Result<Index, FreshError>,
     },
     /// A transaction answered `InDoubt` before has met its fate and may be forgotten.
     Settled {
@@ -304,11 +326,15 @@ pub struct Counters {
     pub configs: u64,
     /// Joint configuration entries applied.
     pub joint_configs: u64,
+    /// Questions for fresh reads this node sent to its leader; readers share them.
+    pub reads_asked: u64,
+    /// Rounds this leader made for fresh reads; questions share them.
+    pub read_rounds: u64,
 }
 
 impl Counters {
     /// Every count under its name, in the order of the fields.
-    pub fn named(mut self) -> [(&'static str, u64); 15] {
+    pub fn named(mut self) -> [(&'static str, u64); 17] {
         self.places().map(|(name, place)| (name, *place))
     }
 
@@ -319,7 +345,7 @@ impl Counters {
     }
 
     /// The one table of names.
-    fn places(&mut self) -> [(&'static str, &mut u64); 15] {
+    fn places(&mut self) -> [(&'static str, &mut u64); 17] {
         let Self {
             elections_won,
             truncations,
@@ -336,6 +362,8 @@ impl Counters {
             applied,
             configs,
             joint_configs,
+            reads_asked,
+            read_rounds,
         } = self;
         [
             ("elections_won", elections_won),
@@ -353,6 +381,8 @@ impl Counters {
             ("applied", applied),
             ("configs", configs),
             ("joint_configs", joint_configs),
+            ("reads_asked", reads_asked),
+            ("read_rounds", read_rounds),
         ]
     }
 }

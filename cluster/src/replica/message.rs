@@ -75,6 +75,21 @@ pub enum PeerMessage {
     },
     /// The sender saw the end of the cluster in its log (orderly stop).
     Goodbye,
+    /// How far must the sender have applied to have everything that is acknowledged by now? For the
+    /// leader; others say nothing.
+    AskRead {
+        /// Names the question; greater than those of the sender's earlier ones.
+        token: u64,
+    },
+    /// The answer to [`PeerMessage::AskRead`], confirmed by a quorum after it was asked.
+    ReadIndex {
+        /// The question's.
+        token: u64,
+        /// So far, or ...
+        index: EntryIndex,
+        /// ... up to any entry of a later term than this one.
+        term: Term,
+    },
 }
 
 /// What a node belongs to.

@@ -33,6 +33,8 @@ use quorate_schema::Dictionary;
 use crate::admin::{AdminAnswer, AdminError, AdminRequest};
 use crate::epoch::Epoch;
 use crate::error::ClusterError;
+use crate::fresh::{FreshError, Freshness};
+use crate::reason::QuorumReason;
 use blank::{Blank, Next};
 use member::{Beginning, Member, ReceivedImage, Receiving, receive_image};
 use node::{Ending, Link, Node};
@@ -155,6 +157,7 @@ impl Replica {
             Input::PeerDown { peer } => self.link_broke(peer),
             Input::Receive { from, message } => self.receive(from, message),
             Input::Submit(submission) => self.submit(&submission),
+            Input::Fresh { token, freshness, limit_ms } => self.fresh(token, freshness, limit_ms),
             Input::Flush => {}
             Input::Stop => self.begin_end(true),
             Input::Detach => self.begin_end(false),
@@ -306,9 +309,17 @@ impl Replica {
         if let Stage::Member(member) = &mut self.stage {
             return member.submit(&mut self.node, submission);
         }
-        let reason = "this node does not hold the cluster's state yet".into();
+        let reason = QuorumReason::NoState.to_string();
         let sequence = submission.id.sequence;
         self.node.complete(sequence, Err(CommitError::NoQuorum { reason }));
+    }
+
+    fn fresh(&mut self, token: u64, freshness: Freshness, limit_ms: u64) {
+        if let Stage::Member(member) = &mut self.stage {
+            return member.fresh(&mut self.node, token, freshness, limit_ms);
+        }
+        let reason = QuorumReason::NoState;
+        self.node.fresh(token, Err(FreshError::NoQuorum { reason }));
     }
 
     fn begin_end(&mut self, orderly: bool) {
@@ -342,6 +353,9 @@ impl Replica {
 
     /// The node takes part no longer: nobody is left waiting.
     fn end(&mut self, result: Result<(), ClusterError>) {
+        if let Stage::Member(member) = &mut self.stage {
+            member.end_reads(&mut self.node);
+        }
         self.stage = Stage::Ended;
         for sequence in self.node.pending.sequences() {
             let id = self.node.transaction_id(sequence);
@@ -360,6 +374,7 @@ impl Replica {
                 self.node.complete(submission.id.sequence, Err(CommitError::Stopped));
             }
             Input::Admin { token, request } => self.admin(token, &request),
+            Input::Fresh { token, .. } => self.node.fresh(token, Err(FreshError::Stopped)),
             _ => {}
         }
     }

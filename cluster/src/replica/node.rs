@@ -13,6 +13,7 @@ use super::message::{PeerMessage, Standing};
 use super::pending::Pending;
 use super::roster::Roster;
 use crate::event::NodeInfo;
+use crate::fresh::FreshError;
 
 /// A peer whose link is up.
 #[derive(Debug)]
@@ -133,6 +134,11 @@ impl Node {
     pub(super) fn complete(&mut self, sequence: u64, result: Result<Index, CommitError>) {
         let id = self.transaction_id(sequence);
         self.outbox.push(Output::Complete { id, result });
+    }
+
+    /// Answers a local reader.
+    pub(super) fn fresh(&mut self, token: u64, result: Result<Index, FreshError>) {
+        self.outbox.push(Output::Fresh { token, result });
     }
 
     /// Says that an own transaction once in doubt has met its fate.

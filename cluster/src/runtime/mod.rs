@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use crate::epoch::Epoch;
 use crate::error::{ClusterError, RejectReason};
 use crate::event::NodeInfo;
+use crate::fresh::FreshError;
 use crate::params::Checked;
 use crate::replica::{ClusterEvent, Input, Output, Phase, Replica, ReplicaSettings, Status};
 use crate::status::{ClusterMember, ClusterStatus};
@@ -36,7 +37,7 @@ use crate::transport::{LinkEvent, SocketOptions, Transport, TransportSettings};
 use crate::wire::Card;
 use admin::{AdminReply, AdminRequests};
 use delivery::{Callbacks, Delivery};
-use shared::{Command, CommitSlot, Slot};
+use shared::{Command, CommitSlot, FreshSlot, Slot};
 
 pub(crate) use shared::{Limits, Shared};
 
@@ -95,6 +96,9 @@ pub(crate) struct Runtime {
     delivery: Option<Delivery>,
     asks: bool,
     slots: HashMap<u64, Arc<CommitSlot>>,
+    /// Readers that wait, by token, and the newest token.
+    readers: HashMap<u64, Arc<FreshSlot>>,
+    newest_reader: u64,
     /// Calls that asked for the end, and whether for an orderly one.
     ends: Vec<(bool, Arc<EndSlot>)>,
     connected: BTreeSet<NodeId>,
@@ -108,6 +112,12 @@ pub(crate) struct Runtime {
     commands: VecDeque<Command>,
     outputs: Vec<Output>,
     last_tick: Option<Ticks>,
+}
+
+/// What a client is told.
+enum Answer {
+    Commit(TransactionId, Result<Index, CommitError>),
+    Fresh(u64, Result<Index, FreshError>),
 }
 
 /// Where a call that asked for the end waits.
@@ -246,6 +256,8 @@ impl Runtime {
             delivery,
             asks,
             slots: HashMap::new(),
+            readers: HashMap::new(),
+            newest_reader: 0,
             ends: Vec::new(),
             connected: BTreeSet::new(),
             question: Question { round: 0, late_at: None, limit_ms, vetoed: false },
@@ -386,8 +398,8 @@ impl Runtime {
         let answers = self.carry_out();
         self.transport().tick(now);
         self.transport().flush();
-        for (id, result) in answers {
-            self.answer(id, result);
+        for answer in answers {
+            self.answer(answer);
         }
         Ok(())
     }
@@ -447,6 +459,12 @@ impl Runtime {
                 assert!(before.is_none(), "sequence {} came twice", submission.id.sequence);
                 Input::Submit(submission)
             }
+            Command::Fresh { freshness, limit_ms, slot } => {
+                self.newest_reader += 1;
+                let token = self.newest_reader;
+                self.readers.insert(token, slot);
+                Input::Fresh { token, freshness, limit_ms }
+            }
             Command::End { orderly, slot } => {
                 self.ends.push((orderly, slot));
                 if orderly { Input::Stop } else { Input::Detach }
@@ -490,13 +508,14 @@ impl Runtime {
     }
 
     /// Does what the replica wants done, but for the answers to clients, which it returns.
-    fn carry_out(&mut self) -> Vec<(TransactionId, Result<Index, CommitError>)> {
+    fn carry_out(&mut self) -> Vec<Answer> {
         let mut answers = Vec::new();
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             match output {
                 Output::Send { to, message } => self.transport().send(to, &message),
-                Output::Complete { id, result } => answers.push((id, result)),
+                Output::Complete { id, result } => answers.push(Answer::Commit(id, result)),
+                Output::Fresh { token, result } => answers.push(Answer::Fresh(token, result)),
                 Output::Settled { id, .. } => self.shared.settled(id.sequence),
                 Output::Event(event) => self.event(event),
                 Output::Stamp { cluster_id, epoch } => {
@@ -552,10 +571,19 @@ impl Runtime {
         delivery.ask(self.question.round, neighbours);
     }
 
-    fn answer(&mut self, id: TransactionId, result: Result<Index, CommitError>) {
-        if let Some(slot) = self.slots.remove(&id.sequence) {
-            let result = result.map(Acknowledged::from);
-            self.shared.complete(id.sequence, &slot, result);
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Commit(id, result) => {
+                if let Some(slot) = self.slots.remove(&id.sequence) {
+                    let result = result.map(Acknowledged::from);
+                    self.shared.complete(id.sequence, &slot, result);
+                }
+            }
+            Answer::Fresh(token, result) => {
+                if let Some(slot) = self.readers.remove(&token) {
+                    slot.fill(result);
+                }
+            }
         }
     }
 
@@ -587,6 +615,9 @@ impl Runtime {
             self.shared.complete(sequence, &slot, Err(CommitError::InDoubt(id)));
         }
         self.admin_end();
+        for (_, slot) in self.readers.drain() {
+            slot.fill(Err(FreshError::Stopped));
+        }
         self.shared.end(result.clone(), status);
         for (_, slot) in self.ends.drain(..) {
             slot.fill(result.clone());

@@ -15,18 +15,23 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use quorate_engine::{
-    Access, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket,
+    Access, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Index,
     Submission, TransactionId,
 };
 
 use super::admin::AdminReply;
 use crate::admin::{AdminAnswer, AdminError, AdminRequest};
 use crate::error::ClusterError;
+use crate::fresh::{FreshError, Freshness};
+use crate::reason::QuorumReason;
 use crate::status::ClusterStatus;
 
 /// The longest write set, bytes: with the greatest window, or with the longest read set it may
 /// travel with, it fits a frame.
 const WRITE_SET_BYTES_MAX: usize = 64 << 20;
+
+/// The longest a reader may wait: as good as for ever, and deadlines do not overflow.
+const FRESH_LIMIT_MAX: Duration = Duration::from_secs(86_400 * 365);
 
 /// What clients ask of the listener.
 #[derive(Debug)]
@@ -42,6 +47,12 @@ pub(super) enum Command {
     Verdict {
         round: u64,
         allowed: bool,
+    },
+    /// A reader wants to see at least that.
+    Fresh {
+        freshness: Freshness,
+        limit_ms: u64,
+        slot: Arc<FreshSlot>,
     },
     /// Tell how the cluster is.
     Status(Arc<Slot<Option<ClusterStatus>>>),
@@ -101,6 +112,9 @@ impl CommitTicket for CommitSlot {
         Slot::try_wait(self)
     }
 }
+
+/// Where a reader waits.
+pub(super) type FreshSlot = Slot<Result<Index, FreshError>>;
 
 /// How far the node's life has come, as its clients see it.
 #[derive(Debug)]
@@ -241,6 +255,30 @@ impl Shared {
         slot.wait()
     }
 
+    /// Waits until transactions begun here see at least that; gives the visible index. Without a
+    /// limit of its own it waits as long as a commit may take.
+    pub(crate) fn fresh(
+        &self,
+        freshness: Freshness,
+        limit: Option<Duration>,
+    ) -> Result<Index, FreshError> {
+        let start = Instant::now();
+        let limit = limit.unwrap_or(self.limits.wait).min(FRESH_LIMIT_MAX);
+        let slot = Slot::new();
+        {
+            let mut inbox = match self.listening(start + limit) {
+                Ok(inbox) => inbox,
+                Err(Absent::NotListening) => return Err(FreshError::NotListening),
+                Err(Absent::Ended(_)) => return Err(FreshError::Stopped),
+            };
+            let left_ms = limit.saturating_sub(start.elapsed()).as_millis() as u64;
+            let limit_ms = left_ms.max(1);
+            let command = Command::Fresh { freshness, limit_ms, slot: Arc::clone(&slot) };
+            self.push(&mut inbox, command);
+        }
+        slot.wait()
+    }
+
     /// Somebody runs the listener from now on.
     pub(crate) fn begin_listening(&self) {
         self.inbox.lock().stage = Stage::Listening;
@@ -334,6 +372,7 @@ impl Shared {
                     self.settled(submission.id.sequence);
                     slot.fill(Err(CommitError::Stopped));
                 }
+                Command::Fresh { slot, .. } => slot.fill(Err(FreshError::Stopped)),
                 Command::Status(slot) => slot.fill(status.clone()),
                 Command::End { slot, .. } => slot.fill(result.clone()),
                 Command::Admin(_, AdminReply::Slot(slot)) => {
@@ -388,7 +427,7 @@ impl Shared {
                 return Ok(inbox);
             }
             if self.room.wait_until(&mut inbox, deadline).timed_out() {
-                let reason = "as many commits as allowed are under way and none got through";
+                let reason = QuorumReason::Full { in_flight: inbox.in_flight };
                 return Err(CommitError::NoQuorum { reason: reason.to_string() });
             }
         }
@@ -454,7 +493,6 @@ impl CommitPath for Shared {
 mod tests {
     use super::*;
     use mio::{Poll, Token};
-    use quorate_engine::Index;
 
     fn shared(in_flight: u32) -> (Arc<Shared>, Poll) {
         let poll = Poll::new().unwrap();

@@ -88,6 +88,16 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
             frame.writer().u64(last.0);
             frame.writer().u64(*bytes);
         }
+        PeerMessage::AskRead { token } => {
+            frame.writer().u8(20);
+            frame.writer().u64(*token);
+        }
+        PeerMessage::ReadIndex { token, index, term } => {
+            frame.writer().u8(21);
+            frame.writer().u64(*token);
+            frame.writer().u64(index.0);
+            frame.writer().u64(term.0);
+        }
     }
 }
 
@@ -136,6 +146,12 @@ fn decode_message(reader: &mut Reader<'_>) -> Result<PeerMessage, Malformed> {
         12 => PeerMessage::Installed { last: EntryIndex(reader.u64()?) },
         13 => PeerMessage::Goodbye,
         14 => PeerMessage::Received { last: EntryIndex(reader.u64()?), bytes: reader.u64()? },
+        20 => PeerMessage::AskRead { token: reader.u64()? },
+        21 => PeerMessage::ReadIndex {
+            token: reader.u64()?,
+            index: EntryIndex(reader.u64()?),
+            term: Term(reader.u64()?),
+        },
         _ => return Err(reader.malformed("no such message")),
     })
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test uses its part of this
 
+pub mod mini;
 pub mod proxy;
 
 use std::net::TcpListener;

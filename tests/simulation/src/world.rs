@@ -467,7 +467,10 @@ impl World {
                 self.note(|| format!("node {node}: {event:?}"));
                 Ok(())
             }
-            Output::Stamp { .. } | Output::Nodes(_) | Output::AdminAnswer { .. } => Ok(()),
+            Output::Stamp { .. }
+            | Output::Nodes(_)
+            | Output::AdminAnswer { .. }
+            | Output::Fresh { .. } => Ok(()),
             Output::EndRefused(_) => {
                 self.note(|| format!("node {node} may not leave"));
                 // It holds all the rank: it goes on, and asks again when the others have left.

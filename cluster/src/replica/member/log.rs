@@ -50,13 +50,13 @@ impl Member {
             CoreOutput::Role { .. } => self.role_changed(node),
             CoreOutput::Truncated { .. } => node.counters.truncations += 1,
             CoreOutput::NeedImage { to } => self.start_image(node, to),
+            CoreOutput::ReadReady { token, index } => self.read_ready(node, token, index),
+            CoreOutput::ReadRefused { token, .. } => self.read_refused(token),
             // Read from the core where they matter; a refused proposal is seen by the proposer.
             CoreOutput::Appended { .. }
             | CoreOutput::ProposalRefused { .. }
             | CoreOutput::ConfigInForce { .. }
-            | CoreOutput::SteppedDown { .. }
-            | CoreOutput::ReadReady { .. }
-            | CoreOutput::ReadRefused { .. } => {}
+            | CoreOutput::SteppedDown { .. } => {}
         }
     }
 
@@ -78,6 +78,7 @@ impl Member {
     pub(super) fn role_changed(&mut self, node: &mut Node) {
         if self.core.role() != Role::Leader {
             self.sending.clear(); // images are the leader's business
+            self.reads.stop_leading();
             if let Some(leading) = self.leading.take() {
                 self.abandon(node, leading);
             }
@@ -123,6 +124,7 @@ impl Member {
             leading.settle(node.applier.applied());
         }
         self.answer(node, done);
+        self.answer_reads(node);
         self.resolve(node);
         self.compact(node);
     }

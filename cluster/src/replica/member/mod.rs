@@ -2,8 +2,9 @@
 //! while it leads, and takes part in admission and in the orderly end.
 //!
 //! The state is split by who owns it: `log` (core, applied position), `leading` (the tail and the
-//! open window of the term this node leads), `requests` (own transactions on their way),
-//! `admission` (new incarnations), `transfer` (images), `farewell` (stop and detach).
+//! open window of the term this node leads), `requests` (own transactions on their way), `reads`
+//! (own readers that want to be sure, and the leader's answer to those of others), `admission` (new
+//! incarnations), `transfer` (images), `farewell` (stop and detach).
 //!
 //! Invariants:
 //!
@@ -18,6 +19,8 @@ mod farewell;
 mod leading;
 mod log;
 mod membership;
+mod reach;
+mod reads;
 mod requests;
 mod transfer;
 
@@ -38,6 +41,7 @@ use admission::Joiner;
 use farewell::Farewell;
 use leading::Leading;
 use log::Kept;
+use reads::Reads;
 use transfer::Sending;
 pub(super) use transfer::{ReceivedImage, Receiving, receive_image};
 
@@ -61,6 +65,7 @@ pub(super) struct Member {
     sending: BTreeMap<Identity, Sending>,
     receiving: Option<Receiving>,
     farewell: Farewell,
+    reads: Reads,
     /// Since when this node has no quorum or no leader.
     unable_since: Option<Ticks>,
     /// When this node last did what it does from time to time.
@@ -119,6 +124,7 @@ impl Member {
             sending: BTreeMap::new(),
             receiving: None,
             farewell: Farewell::new(stopped),
+            reads: Reads::default(),
             unable_since: None,
             last_round: node.now,
             announced: Announced::default(),
@@ -168,6 +174,7 @@ impl Member {
             self.round(node);
         }
         self.expire(node);
+        self.expire_reads(node);
         self.close_window_if_due(node);
     }
 
@@ -179,6 +186,7 @@ impl Member {
         self.restart_stalled_images(node);
         self.say_farewell(node);
         self.give_waiting(node);
+        self.repeat_old_question(node);
     }
 
     pub(super) fn link_up(&mut self, node: &mut Node, peer: Identity) {
@@ -189,6 +197,7 @@ impl Member {
 
     pub(super) fn link_broke(&mut self, node: &mut Node, peer: Identity) {
         self.joiners.remove(&peer);
+        self.reads.link_broke(peer);
         self.sending.remove(&peer);
         if self.receiving.as_ref().is_some_and(|receiving| receiving.from == peer) {
             self.receiving = None;
@@ -236,6 +245,10 @@ impl Member {
             PeerMessage::Removed => self.removed(),
             PeerMessage::Transfer { to } => self.hand_over(node, to),
             PeerMessage::Goodbye => self.farewell.goodbye_from(from),
+            PeerMessage::AskRead { token } => self.read_asked(from, token),
+            PeerMessage::ReadIndex { token, index, term } => {
+                self.read_answered(node, token, index, term);
+            }
             // A member neither forms nor promises; the sender learns that from its standing.
             PeerMessage::Form(_) => node.send(from, PeerMessage::Standing(self.standing())),
             PeerMessage::Promised { .. } | PeerMessage::Declined { .. } => {}
@@ -255,6 +268,7 @@ impl Member {
         if std::mem::take(&mut self.eager) {
             self.give_waiting(node);
         }
+        self.settle_reads(node);
         self.close_window_if_due(node);
         self.finish(node);
     }
@@ -271,10 +285,12 @@ impl Member {
             || !self.sending.is_empty()
             || node.ending != super::node::Ending::No
             || !self.farewell.is_quiet()
-            || self.wants_rank(node);
+            || self.wants_rank(node)
+            || self.reads.is_asking();
         let round = if busy { self.last_round + ROUND_MS } else { NEVER };
         let deadline = node.pending.next_deadline().unwrap_or(NEVER);
-        self.core.next_wakeup().min(window).min(round).min(deadline)
+        let reads = self.reads.next_deadline().unwrap_or(NEVER);
+        self.core.next_wakeup().min(window).min(round).min(deadline).min(reads)
     }
 
     fn announce(&mut self, node: &mut Node) {
@@ -285,6 +301,7 @@ impl Member {
             if let Some(leader) = leader {
                 // It may be the old one, known again after a broken link that took copies with it.
                 self.repeat_requests(node, leader);
+                self.repeat_question(node, leader);
             }
         }
         let quorum = self.may_commit(node);

@@ -20,7 +20,7 @@ impl Member {
         }
         if !self.may_commit(node) {
             node.counters.no_quorum += 1;
-            return node.complete(sequence, Err(no_quorum(node.vetoed)));
+            return node.complete(sequence, Err(self.no_quorum(node)));
         }
         let mut writer = Writer::new();
         submission.encode(&mut writer);
@@ -168,7 +168,7 @@ impl Member {
         let expired = node.pending.expire(node.now);
         for sequence in expired.refused {
             node.counters.no_quorum += 1;
-            node.complete(sequence, Err(no_quorum(node.vetoed)));
+            node.complete(sequence, Err(self.no_quorum(node)));
         }
         for sequence in expired.in_doubt {
             node.counters.in_doubt += 1;
@@ -184,16 +184,11 @@ impl Member {
         }
         for sequence in node.pending.refuse_waiting() {
             node.counters.no_quorum += 1;
-            node.complete(sequence, Err(no_quorum(node.vetoed)));
+            node.complete(sequence, Err(self.no_quorum(node)));
         }
     }
-}
 
-fn no_quorum(vetoed: bool) -> CommitError {
-    let reason = if vetoed {
-        "the quorum callback forbids commits here"
-    } else {
-        "this node is not connected to more than half of the rank, or nobody leads"
-    };
-    CommitError::NoQuorum { reason: reason.into() }
+    fn no_quorum(&self, node: &Node) -> CommitError {
+        CommitError::NoQuorum { reason: self.quorum_reason(node).to_string() }
+    }
 }

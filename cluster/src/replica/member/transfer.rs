@@ -213,5 +213,6 @@ impl Member {
         self.drive(node, CoreInput::InstallImage { last, last_term, config });
         node.send(from, PeerMessage::Installed { last });
         self.answer_from_image(node);
+        self.answer_reads(node);
     }
 }

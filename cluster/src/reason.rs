@@ -1,0 +1,88 @@
+//! Why a node cannot commit or read fresh: the reason in refusals and events, and what cures it.
+
+use std::fmt;
+
+use quorate_consensus::NodeId;
+
+/// Why this node has no part in a quorum now. Its text says what would cure it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QuorumReason {
+    /// This node and the members it is linked to hold too little of the configured rank.
+    NotConnected {
+        /// The members with a rank that it is not linked to.
+        missing: Vec<NodeId>,
+        /// The rank of this node and of those it is linked to.
+        connected_rank: u64,
+        /// The rank of all members. More than half of it is needed.
+        total_rank: u64,
+    },
+    /// Enough rank is linked, but no leader is known: an election is under way.
+    NoLeader {
+        /// The term of this node.
+        term: u64,
+    },
+    /// A leader is known, but it is not linked to this node.
+    LeaderAway {
+        /// The leader.
+        leader: NodeId,
+    },
+    /// A leader is linked, and what it was asked for did not come through in time.
+    LeaderSilent {
+        /// The leader.
+        leader: NodeId,
+    },
+    /// The quorum callback of this node forbids it.
+    Vetoed,
+    /// The cluster has not formed yet, or this node does not hold its state yet.
+    NoState,
+    /// As many commits as allowed are under way, and none got through in time.
+    Full {
+        /// How many.
+        in_flight: u32,
+    },
+}
+
+impl fmt::Display for QuorumReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConnected { missing, connected_rank, total_rank } => {
+                let needed = total_rank / 2 + 1;
+                write!(
+                    f,
+                    "this node reaches rank {connected_rank} of {total_rank} and needs {needed}; \
+                     not connected: {}; start them or mend the network",
+                    Nodes(missing)
+                )
+            }
+            Self::NoLeader { term } => {
+                write!(f, "no leader is known in term {term}, an election is under way; try again")
+            }
+            Self::LeaderAway { leader } => {
+                write!(f, "node {leader} leads and is not connected to this node; try again")
+            }
+            Self::LeaderSilent { leader } => {
+                write!(f, "node {leader} leads and did not get through with it in time; try again")
+            }
+            Self::Vetoed => f.write_str("the quorum callback of this node forbids it"),
+            Self::NoState => {
+                f.write_str("this node does not hold the cluster's state yet; wait until it joined")
+            }
+            Self::Full { in_flight } => write!(
+                f,
+                "{in_flight} commits are under way, as many as conn_pool_factor allows, and none \
+                 got through in time; try again"
+            ),
+        }
+    }
+}
+
+/// A list of nodes for people.
+pub(crate) struct Nodes<'a>(pub(crate) &'a [NodeId]);
+
+impl fmt::Display for Nodes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<String> = self.0.iter().map(|node| format!("node {node}")).collect();
+        f.write_str(&ids.join(", "))
+    }
+}
