@@ -90,7 +90,7 @@ pub(crate) struct TransportSettings {
 
 /// What happened on the links, in order.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "few wait at a time; a box each would cost more")]
+#[allow(clippy::large_enum_variant, reason = "few wait at a time; a box each would cost more")]
 pub(crate) enum LinkEvent {
     /// Messages flow to and from this process from now on.
     Up(Identity),

@@ -46,13 +46,7 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
         }
         PeerMessage::Declined { reason } => {
             frame.writer().u8(5);
-            match reason {
-                DeclineReason::NodesDiffer { node } => {
-                    frame.writer().u8(1);
-                    frame.writer().u32(node.0);
-                }
-                DeclineReason::NotListed => frame.writer().u8(2),
-            }
+            encode_decline(reason, frame.writer());
         }
         PeerMessage::Join => frame.writer().u8(6),
         PeerMessage::Leave => frame.writer().u8(7),
@@ -94,9 +88,7 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
         }
         PeerMessage::ReadIndex { token, index, term } => {
             frame.writer().u8(21);
-            frame.writer().u64(*token);
-            frame.writer().u64(index.0);
-            frame.writer().u64(term.0);
+            [*token, index.0, term.0].map(|number| frame.writer().u64(number));
         }
     }
 }
@@ -154,6 +146,16 @@ fn decode_message(reader: &mut Reader<'_>) -> Result<PeerMessage, Malformed> {
         },
         _ => return Err(reader.malformed("no such message")),
     })
+}
+
+fn encode_decline(reason: &DeclineReason, writer: &mut Writer) {
+    match reason {
+        DeclineReason::NodesDiffer { node } => {
+            writer.u8(1);
+            writer.u32(node.0);
+        }
+        DeclineReason::NotListed => writer.u8(2),
+    }
 }
 
 fn encode_standing(standing: &Standing, writer: &mut Writer) {
