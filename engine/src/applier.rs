@@ -1,14 +1,18 @@
 //! The applier: how write sets that somebody else ordered become visible here.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use quorate_schema::bytes::Malformed;
 
+use crate::image;
 use crate::outcome::FENCES_MAX;
+use crate::store::Root;
 use crate::write_set::WriteSet;
 use crate::{
-    Database, Footprint, Image, ImageError, Index, Outcome, Refusal, Submission, Tail,
-    TransactionId,
+    Database, Footprint, Image, ImageBuilder, ImageError, ImageStream, Index, Outcome, Refusal,
+    Submission, Tail, TransactionId, dictionary_digest,
 };
 
 /// The hands of whoever runs the node: certifies, applies in order, publishes, makes and installs
@@ -129,22 +133,66 @@ impl Applier {
         root.state_hash(&self.database.shared.dictionary)
     }
 
-    /// A consistent image of the working state. Takes time and memory linear in the data, and
-    /// holds up commits meanwhile.
-    pub fn image(&self) -> Image {
+    /// An image of the working state, to be read piece by piece. The state is pinned: commits go
+    /// on beside it. Cheap, whatever the size of the data.
+    pub fn image_stream(&self) -> ImageStream {
         let shared = &self.database.shared;
-        shared.writer.lock().image(&shared.dictionary)
+        let (root, history) = shared.writer.lock().pinned();
+        ImageStream::new(Arc::clone(&shared.dictionary), root, history)
     }
 
-    /// Replaces all replicated data by that of an image, and publishes it; gives its index.
-    /// Everything is checked before anything is switched; local classes stay. Transactions
-    /// that began before end with `SnapshotTooOld` if they write.
+    /// [`Applier::image_stream`] read to its end. Takes time and memory linear in the data.
+    pub fn image(&self) -> Image {
+        image::collect(self.image_stream())
+    }
+
+    /// Takes the pieces of an image of this database's dictionary. It changes nothing here, and
+    /// may be fed by any thread.
+    pub fn image_builder(&self) -> ImageBuilder {
+        ImageBuilder::new(Arc::clone(&self.database.shared.dictionary))
+    }
+
+    /// [`Applier::install_built`] of an image in one go. Takes time linear in the data.
     pub fn install(&self, bytes: &[u8]) -> Result<Index, ImageError> {
+        let mut builder = self.image_builder();
+        image::push_all(&mut builder, bytes)?;
+        self.install_built(builder)
+    }
+
+    /// Replaces all replicated data by what was built, in one step, and publishes it; gives its
+    /// index. Local classes stay. Transactions that began before end with `SnapshotTooOld` if
+    /// they write.
+    ///
+    /// Cheap, whatever the size of the data: everything was checked while it was built, and what
+    /// is replaced is freed by a thread of its own if there is much of it. On an error nothing was
+    /// changed.
+    pub fn install_built(&self, built: ImageBuilder) -> Result<Index, ImageError> {
         let shared = &self.database.shared;
+        let same = Arc::ptr_eq(built.dictionary(), &shared.dictionary)
+            || dictionary_digest(built.dictionary()) == dictionary_digest(&shared.dictionary);
+        if !same {
+            return Err(ImageError::OtherDictionary);
+        }
+        let (root, history) = built.finish()?;
+        let index = root.index;
         let mut writer = shared.writer.lock();
-        let index = writer.install(&shared.dictionary, bytes)?;
+        let replaced = writer.install(&shared.dictionary, root, history)?;
         shared.installed.store(index.0, Ordering::Release);
-        shared.visible.store(writer.working().clone());
+        let hidden = shared.visible.swap(Arc::clone(writer.working()));
+        drop(writer);
+        retire([replaced, hidden]);
         Ok(index)
+    }
+}
+
+/// Freeing more records than this takes longer than starting a thread.
+const RETIRE_RECORDS: usize = 10_000;
+
+/// Frees what an image replaced, beside the caller if it takes long.
+fn retire(roots: [Arc<Root>; 2]) {
+    let records = |root: &Arc<Root>| root.classes.iter().map(|table| table.records.len()).sum();
+    if roots.iter().map(records).max() > Some(RETIRE_RECORDS) {
+        // Without a thread the closure, and so the roots, are dropped here.
+        let _ = thread::Builder::new().name("quorate-free".to_owned()).spawn(move || drop(roots));
     }
 }

@@ -272,6 +272,29 @@ pub enum ImageError {
         /// What its bytes give.
         found: u32,
     },
+    /// A piece came that is not the next one.
+    #[error(
+        "piece {found} of an image came where piece {expected} was due; nothing was changed, \
+         begin again with the first piece"
+    )]
+    OutOfOrder {
+        /// The number of the piece that was due, from 0.
+        expected: u32,
+        /// The number of the piece that came.
+        found: u32,
+    },
+    /// A piece came that has the right number, but belongs to another image.
+    #[error(
+        "piece {piece} belongs to another image than the pieces before; nothing was changed, \
+         begin again with the first piece of one image"
+    )]
+    OtherImage {
+        /// The number of the piece, from 0.
+        piece: u32,
+    },
+    /// Not all pieces came before the image was to be installed.
+    #[error("the image is not complete; nothing was changed, push all its pieces first")]
+    Incomplete,
     /// The image is of another dictionary.
     #[error("the image is of another dictionary; open the database with the same one")]
     OtherDictionary,

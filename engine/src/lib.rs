@@ -48,7 +48,7 @@ pub use error::{
     BeginError, CloseError, CommitError, ConnectError, Damage, Error, ImageError, OpenError,
 };
 pub use ids::{Access, Handle, Index, Isolation, TransactionId};
-pub use image::Image;
+pub use image::{Image, ImageBuilder, ImageStream};
 pub use outcome::Outcome;
 #[cfg(feature = "planted-bugs")]
 pub use params::Bug;

@@ -18,13 +18,12 @@
 //!   is forgotten first. Like everything here that is a function of the log alone.
 
 use imbl::OrdMap;
-use quorate_schema::bytes::{Malformed, Reader, Writer};
 
 use crate::{Index, TransactionId};
 
 /// How many origins are remembered. Each start of a diskless node is one more; 1024 starts with
 /// commits between the first try and the repeat of one transaction do not happen.
-const ORIGINS_MAX: usize = 1024;
+pub(crate) const ORIGINS_MAX: usize = 1024;
 
 /// How many fences of one origin a leader lets into the log before the origin's low water has to
 /// forget some; 24 bytes each.
@@ -46,14 +45,15 @@ pub enum Outcome {
 /// The memory of all origins. See the module for the invariants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExactlyOnce {
-    origins: OrdMap<u128, Origin>,
+    pub(crate) origins: OrdMap<u128, Origin>,
 }
 
+/// What is remembered of one origin.
 #[derive(Clone, Debug, Default)]
-struct Origin {
-    low_water: u64,
+pub(crate) struct Origin {
+    pub(crate) low_water: u64,
     /// The index of its newest commit or fence.
-    last: Index,
+    pub(crate) last: Index,
     fates: OrdMap<u64, Fate>,
     /// How many of the fates are fences.
     fences: usize,
@@ -72,6 +72,38 @@ impl From<Fate> for Outcome {
             Fate::Committed(index) => Outcome::Committed(index),
             Fate::Fenced => Outcome::NotCommitted,
         }
+    }
+}
+
+impl Fate {
+    /// As one number: no transaction has index 0, so that stands for a fence.
+    pub(crate) fn to_number(self) -> u64 {
+        match self {
+            Fate::Committed(index) => index.0,
+            Fate::Fenced => 0,
+        }
+    }
+
+    pub(crate) fn from_number(number: u64) -> Fate {
+        if number == 0 { Fate::Fenced } else { Fate::Committed(Index(number)) }
+    }
+}
+
+impl Origin {
+    pub(crate) fn new(low_water: u64, last: Index) -> Origin {
+        Origin { low_water, last, ..Origin::default() }
+    }
+
+    /// By sequence.
+    pub(crate) fn fates(&self) -> &OrdMap<u64, Fate> {
+        &self.fates
+    }
+
+    /// Remembers the fate of a sequence of which nothing is known.
+    pub(crate) fn remember(&mut self, sequence: u64, fate: Fate) {
+        let before = self.fates.insert(sequence, fate);
+        debug_assert_eq!(before, None, "what is remembered of {sequence} never changes");
+        self.fences += usize::from(fate == Fate::Fenced);
     }
 }
 
@@ -119,59 +151,13 @@ impl ExactlyOnce {
         let origin = self.origins.entry(id.origin).or_default();
         origin.last = index;
         if id.sequence >= origin.low_water && !origin.fates.contains_key(&id.sequence) {
-            origin.fates.insert(id.sequence, fate);
-            origin.fences += usize::from(fate == Fate::Fenced);
+            origin.remember(id.sequence, fate);
         }
     }
 
-    pub(crate) fn encode(&self, to: &mut Writer) {
-        to.u32(u32::try_from(self.origins.len()).expect("bounded by ORIGINS_MAX"));
-        for (number, origin) in &self.origins {
-            to.u128(*number);
-            to.u64(origin.low_water);
-            to.u64(origin.last.0);
-            let fates = u32::try_from(origin.fates.len());
-            to.u32(fates.expect("bounded by commits in flight and FENCES_MAX"));
-            for (sequence, fate) in &origin.fates {
-                to.u64(*sequence);
-                // No transaction has index 0: it stands for a fence.
-                to.u64(match fate {
-                    Fate::Committed(index) => index.0,
-                    Fate::Fenced => 0,
-                });
-            }
-        }
-    }
-
-    /// Reads what [`ExactlyOnce::encode`] wrote of a state at `upto`; refuses anything else.
-    pub(crate) fn decode(from: &mut Reader<'_>, upto: Index) -> Result<Self, Malformed> {
-        let mut table = ExactlyOnce::default();
-        let mut previous = None;
-        for _ in 0..from.count(36)? {
-            let number = from.u128()?;
-            let mut origin =
-                Origin { low_water: from.u64()?, last: Index(from.u64()?), ..Origin::default() };
-            if previous.is_some_and(|previous| previous >= number) || origin.last > upto {
-                return Err(from.malformed("origins out of order"));
-            }
-            previous = Some(number);
-            let mut least = origin.low_water;
-            for _ in 0..from.count(16)? {
-                let (sequence, index) = (from.u64()?, Index(from.u64()?));
-                if sequence < least || sequence == u64::MAX || index > origin.last {
-                    return Err(from.malformed("settled sequences out of order"));
-                }
-                least = sequence + 1;
-                let fate = if index.0 == 0 { Fate::Fenced } else { Fate::Committed(index) };
-                origin.fates.insert(sequence, fate);
-                origin.fences += usize::from(fate == Fate::Fenced);
-            }
-            table.origins.insert(number, origin);
-        }
-        if table.origins.len() > ORIGINS_MAX {
-            return Err(from.malformed("more origins than are remembered"));
-        }
-        Ok(table)
+    /// How many rows the table has: origins and what is known of each.
+    pub(crate) fn len(&self) -> u64 {
+        self.origins.values().map(|origin| 1 + origin.fates.len() as u64).sum()
     }
 }
 
@@ -225,29 +211,5 @@ mod tests {
         assert_eq!(table.origins.len(), ORIGINS_MAX);
         assert_eq!(table.outcome(id(1, 1)), Outcome::Unknown);
         assert_eq!(table.outcome(id(0, 1)), Outcome::Committed(Index(1)));
-    }
-
-    #[test]
-    fn the_table_survives_its_encoding() {
-        let mut table = ExactlyOnce::default();
-        for step in 1..50_u64 {
-            table.observe(id((step % 5).into(), step), step.saturating_sub(9), Index(step));
-            table.fence(id((step % 7).into(), step + 1), Index(step));
-        }
-        let mut writer = Writer::new();
-        table.encode(&mut writer);
-        let bytes = writer.finish();
-        let back = ExactlyOnce::decode(&mut Reader::new(&bytes), Index(49)).unwrap();
-        for origin in 0..8 {
-            assert_eq!(back.fences(origin), table.fences(origin));
-            for sequence in 0..52 {
-                let id = id(origin, sequence);
-                assert_eq!(back.outcome(id), table.outcome(id), "{id}");
-            }
-        }
-        let mut again = Writer::new();
-        back.encode(&mut again);
-        assert_eq!(again.finish(), bytes);
-        assert!(ExactlyOnce::decode(&mut Reader::new(&bytes), Index(40)).is_err());
     }
 }

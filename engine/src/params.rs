@@ -13,6 +13,14 @@ pub struct DatabaseParams {
     /// running transactions still read. All nodes of a cluster should give the same size: the
     /// leader's decides.
     pub segment_size_bytes: u64,
+    /// Memory for the history that finds conflicts, in bytes; default 64 MiB, at least 64 KiB.
+    ///
+    /// It holds what the newest transactions wrote: some 50 to 100 bytes for one that writes one
+    /// record. A transaction that began before the oldest of them ends with `SnapshotTooOld`.
+    /// Replicated and local classes have a history of this size each, and a generation that is
+    /// not closed yet may come on top: a sixteenth, or what 64 transactions write. All nodes of a
+    /// cluster should give the same.
+    pub history_bytes: u64,
     /// How many connections may be open at once; default 10, at least 1.
     pub max_connections: u32,
     /// How often `transact` runs its function at most before it gives up; default 100, at least 1.
@@ -26,6 +34,7 @@ impl Default for DatabaseParams {
     fn default() -> Self {
         DatabaseParams {
             segment_size_bytes: 128 << 20,
+            history_bytes: 64 << 20,
             max_connections: 10,
             transact_attempts: 100,
             #[cfg(feature = "planted-bugs")]
@@ -34,6 +43,8 @@ impl Default for DatabaseParams {
     }
 }
 
+/// The smallest history: a few hundred transactions.
+const HISTORY_MIN_BYTES: u64 = 64 << 10;
 /// The smallest segment: a few hundred small records.
 const SEGMENT_MIN_BYTES: u64 = 64 << 10;
 /// The largest: 64 TiB, far from any overflow of the sums of sizes.
@@ -44,6 +55,13 @@ impl DatabaseParams {
     #[must_use]
     pub fn with_segment_size_bytes(mut self, segment_size_bytes: u64) -> Self {
         self.segment_size_bytes = segment_size_bytes;
+        self
+    }
+
+    /// The same parameters with another size of the history, in bytes.
+    #[must_use]
+    pub fn with_history_bytes(mut self, history_bytes: u64) -> Self {
+        self.history_bytes = history_bytes;
         self
     }
 
@@ -76,6 +94,9 @@ impl DatabaseParams {
         let wrong = |field, problem| Err(OpenError::InvalidParameter { field, problem });
         if !(SEGMENT_MIN_BYTES..=SEGMENT_MAX_BYTES).contains(&self.segment_size_bytes) {
             return wrong("segment_size_bytes", "must be from 64 KiB to 64 TiB");
+        }
+        if !(HISTORY_MIN_BYTES..=SEGMENT_MAX_BYTES).contains(&self.history_bytes) {
+            return wrong("history_bytes", "must be from 64 KiB to 64 TiB");
         }
         if self.max_connections == 0 {
             return wrong("max_connections", "must be at least 1");

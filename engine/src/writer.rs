@@ -12,8 +12,7 @@ use std::sync::Arc;
 use quorate_schema::Dictionary;
 use quorate_schema::bytes::Malformed;
 
-use crate::certify::{self, Base, Budget, Request};
-use crate::image;
+use crate::certify::{self, Base, Budget, History, Request};
 use crate::store::{Given, Mistakes, Root};
 use crate::write_set::WriteSet;
 use crate::{
@@ -43,7 +42,8 @@ pub(crate) struct LocalSubmission {
 
 impl Writer {
     pub(crate) fn new(root: Arc<Root>, params: DatabaseParams) -> Writer {
-        Writer { working: root, base: Base::default(), local_base: Base::default(), params }
+        let base = Base::new(params.history_bytes);
+        Writer { working: root, local_base: base.clone(), base, params }
     }
 
     /// The newest root, published or not.
@@ -192,20 +192,32 @@ impl Writer {
         Ok(())
     }
 
-    pub(crate) fn image(&self, dictionary: &Dictionary) -> crate::Image {
-        image::encode(dictionary, &self.working, &self.base)
+    /// The working root and its history: an image at one moment.
+    pub(crate) fn pinned(&self) -> (Arc<Root>, History) {
+        (Arc::clone(&self.working), self.base.history())
     }
 
+    /// Goes on from `root` and `history`, with the local classes of now; gives the root until now.
+    /// What was built is older than what is here: refused.
     pub(crate) fn install(
         &mut self,
         dictionary: &Dictionary,
-        bytes: &[u8],
-    ) -> Result<Index, ImageError> {
-        let (root, base) = image::decode(dictionary, bytes, &self.working)?;
-        let index = root.index;
-        self.working = Arc::new(root);
-        self.base = base;
-        Ok(index)
+        mut root: Root,
+        history: History,
+    ) -> Result<Arc<Root>, ImageError> {
+        let old = &self.working;
+        if root.index < old.index {
+            return Err(ImageError::Older { image: root.index, applied: old.index });
+        }
+        for class in dictionary.classes().iter().filter(|class| class.local) {
+            let class = class.id.0 as usize;
+            root.classes[class] = Arc::clone(&old.classes[class]);
+        }
+        root.local_index = old.local_index;
+        root.used_local_bytes = old.used_local_bytes;
+        self.base = self.base.restored(history);
+        assert_eq!(self.base.last(), root.index, "an image whose history ends elsewhere");
+        Ok(std::mem::replace(&mut self.working, Arc::new(root)))
     }
 
     #[cfg(not(feature = "planted-bugs"))]

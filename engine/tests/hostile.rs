@@ -201,22 +201,56 @@ fn a_write_set_from_nowhere_is_applied_wholly_or_not_at_all() {
     assert!(refused > 5_000 && accepted > 500, "{refused} refused, {accepted} accepted");
 }
 
+/// All pieces of an image, of at most so many bytes each.
+fn pieces(db: &Database, max_bytes: usize) -> Vec<Vec<u8>> {
+    let mut stream = db.applier().image_stream();
+    std::iter::from_fn(|| stream.next_piece(usize::MAX, max_bytes).map(|p| p.to_vec())).collect()
+}
+
+/// The pieces with these bodies: number, running checksum of the bodies before, body, checksum.
+fn framed(bodies: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut running = 0;
+    let frame = |(number, body): (usize, &Vec<u8>)| {
+        let mut piece = (number as u32).to_le_bytes().to_vec();
+        piece.extend_from_slice(&u32::to_le_bytes(running));
+        piece.extend_from_slice(body);
+        running = crc32c::crc32c_append(running, body);
+        let checksum = crc32c::crc32c(&piece);
+        piece.extend_from_slice(&checksum.to_le_bytes());
+        piece
+    };
+    bodies.iter().enumerate().map(frame).collect()
+}
+
+/// Pushes all pieces and installs what was built.
+fn install(db: &Database, pieces: &[Vec<u8>]) -> Result<Index, ImageError> {
+    let mut builder = db.applier().image_builder();
+    pieces.iter().try_for_each(|piece| builder.push(piece))?;
+    db.applier().install_built(builder)
+}
+
 #[test]
 fn an_image_from_nowhere_is_refused_or_sound() {
     let (source, _) = sample();
-    let image = source.applier().image().bytes;
-    let body = &image[..image.len() - 4];
     let mut random = Random::new(3);
     let (mut refused, mut accepted) = (0, 0);
-    for _ in 0..20_000 {
-        let mut bytes = mutated(body, &mut random);
+    for round in 0..20_000 {
+        let whole = pieces(&source, [100, 400, 1 << 20][round % 3]);
+        let mut bodies: Vec<Vec<u8>> =
+            whole.iter().map(|piece| piece[8..piece.len() - 4].to_vec()).collect();
+        assert_eq!(framed(&bodies), whole, "the frame is another one");
+        let victim = random.below(bodies.len() as u64) as usize;
         let db = Database::open("y", dictionary(), DatabaseParams::default()).unwrap();
-        let error = db.applier().install(&bytes).unwrap_err();
-        assert!(!matches!(error, ImageError::OtherDictionary), "looked at damaged bytes");
-        // With a right checksum: an image somebody made up.
-        let checksum = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        match db.applier().install(&bytes) {
+        let mut damaged = whole;
+        damaged[victim] = mutated(&damaged[victim], &mut random);
+        if damaged[victim] != framed(&bodies)[victim] {
+            let error = install(&db, &damaged).unwrap_err();
+            let is_named = matches!(error, ImageError::Checksum { .. } | ImageError::Malformed(_));
+            assert!(is_named, "looked at damaged bytes: {error}");
+        }
+        // With right checksums: an image somebody made up.
+        bodies[victim] = mutated(&bodies[victim], &mut random);
+        match install(&db, &framed(&bodies)) {
             Ok(_) => {
                 db.check().unwrap();
                 accepted += 1;

@@ -125,21 +125,21 @@ fn local_classes_have_a_limit_of_their_own() {
 
 #[test]
 fn a_snapshot_older_than_the_history_can_read_but_not_commit() {
-    let db = open(DatabaseParams::default());
+    let db = open(DatabaseParams::default().with_history_bytes(64 << 10));
     insert(&db, "Blob", 0, 1).unwrap();
     let mut old = db.connect().unwrap();
     let old = old.begin(Access::ReadWrite, Isolation::Snapshot).unwrap();
-    for _ in 0..17 * 4096 {
-        db.transact(Isolation::Snapshot, |tx| {
-            let (handle, _) = tx.find_record("Blob", "by_id", &[Value::Unsigned(0)])?.unwrap();
-            tx.update_fields(handle, &[])
-        })
-        .unwrap();
-    }
+    let mut recent = db.connect().unwrap();
+    (1..4000).for_each(|id| insert(&db, "Blob", id, 1).unwrap());
+    let recent = recent.begin(Access::ReadWrite, Isolation::Snapshot).unwrap();
+    (4000..4100).for_each(|id| insert(&db, "Blob", id, 1).unwrap());
     assert_eq!(old.scan("Blob").unwrap().count(), 1);
-    old.insert_values("Blob", &[("id", Value::Unsigned(7))]).unwrap();
+    old.insert_values("Blob", &[("id", Value::Unsigned(7777))]).unwrap();
     let error = old.commit().unwrap_err();
     assert!(matches!(error, CommitError::SnapshotTooOld { .. }) && error.is_retryable(), "{error}");
+    // What is newer than the history's start is certified.
+    recent.insert_values("Blob", &[("id", Value::Unsigned(8888))]).unwrap();
+    recent.commit().unwrap();
 }
 
 #[test]

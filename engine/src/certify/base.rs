@@ -1,45 +1,102 @@
 //! The base: who last wrote each point and cut key, of everything applied above the floor.
 //!
-//! It is kept in *generations* of [`GENERATION_TRANSACTIONS`] indexes each, ending at fixed
-//! multiples. A fresh transaction looks at the newest one or two only; forgetting drops the
-//! oldest as a whole. Both are functions of the index alone, so all nodes forget the same at
-//! the same place, a node that loaded an image included.
+//! It is kept in *generations*. The newest one is open; it is closed at a multiple of
+//! [`BOUNDARY`] indexes, when it spans [`GENERATION_TRANSACTIONS`] or takes its share of the
+//! limit in bytes. Closing it drops the oldest ones for as long as all closed ones together are
+//! over the limit; the floor is where the oldest one kept starts.
+//!
+//! ```text
+//!   | closed | closed |   closed   | open ...|
+//!   ^ floor                        ^ closed at a multiple of 64     ^ last
+//! ```
+//!
+//! All of that is a function of the log and the limit: when a generation is closed and what is
+//! dropped depends on indexes and on how much was written, never on time or on who asks. A node
+//! that loaded an image has the same generations and goes on closing and dropping at the same
+//! places. So all nodes with one limit forget the same at the same place, and nothing but
+//! dropping moves the floor.
+//!
+//! A fresh transaction looks at the newest one or two generations only.
 //!
 //! Invariants:
-//! * generations are in order of their numbers, without equal ones, at most
-//!   [`GENERATIONS_KEPT`];
-//! * each index in a generation is in `(number * GENERATION_TRANSACTIONS, (number + 1) * ..]`;
-//! * everything written in `floor+1 ..= last` is in a generation.
+//! * each generation starts where the one before it ends, the open one ends at `last`;
+//! * starts are multiples of [`BOUNDARY`];
+//! * everything written in `floor+1 ..= last` is in a generation;
+//! * the newest closed generation is kept whatever it takes: a snapshot that is not older than
+//!   [`BOUNDARY`] transactions can always be certified.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
-use quorate_schema::IndexId;
-use quorate_schema::bytes::{Malformed, Reader, Writer};
-
-use super::footprint::{Footprint, KeyPrefix, RangeRead, key_prefix, raise};
+use super::footprint::{Footprint, RangeRead, raise};
+use super::history::{self, Generation, History, OrderedKey};
 use crate::Index;
 
-/// Indexes in one generation.
+/// Generations end at multiples of this index. Small, so that big write sets do not make one of
+/// them far greater than its share.
+pub(crate) const BOUNDARY: u64 = 64;
+/// A generation that spans so many indexes is closed: sorting it then takes well below 1 ms.
 const GENERATION_TRANSACTIONS: u64 = 4096;
-/// Generations kept: 65 536 transactions, at some 100 bytes each 6.5 MB.
-const GENERATIONS_KEPT: usize = 16;
+/// A generation that takes this part of the limit is closed.
+const GENERATION_SHARE: u64 = 16;
 
 /// The history of what is applied. See the module for the invariants.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Base {
+    limit_bytes: u64,
     last: Index,
-    floor: Index,
-    generations: VecDeque<Generation>,
+    /// Oldest first.
+    closed: VecDeque<Arc<Generation>>,
+    /// What all of `closed` take.
+    closed_bytes: u64,
+    open: Open,
 }
 
+/// The newest generation: everything written after `start`.
 #[derive(Clone, Debug, Default)]
-struct Generation {
-    number: u64,
+struct Open {
+    start: Index,
     points: HashMap<u64, Index>,
-    ordered: BTreeMap<(IndexId, KeyPrefix), Index>,
+    ordered: BTreeMap<OrderedKey, Index>,
 }
 
 impl Base {
+    /// The history of an empty database, to be kept within about `limit_bytes`.
+    pub(crate) fn new(limit_bytes: u64) -> Base {
+        Base {
+            limit_bytes,
+            last: Index(0),
+            closed: VecDeque::new(),
+            closed_bytes: 0,
+            open: Open::default(),
+        }
+    }
+
+    /// Goes on from `history`, within the limit of this base.
+    pub(crate) fn restored(&self, history: History) -> Base {
+        let mut base = Base::new(self.limit_bytes);
+        for generation in history.generations {
+            base.last = generation.end;
+            base.closed_bytes += generation.bytes();
+            base.closed.push_back(generation);
+        }
+        let newest = base.closed.pop_back().expect("a history has at least one generation");
+        base.closed_bytes -= newest.bytes();
+        base.open = Open {
+            start: newest.start,
+            points: newest.points.iter().copied().collect(),
+            ordered: newest.ordered.iter().copied().collect(),
+        };
+        base
+    }
+
+    /// All that is kept, in the form images carry. Copies the open generation, shares the rest.
+    pub(crate) fn history(&self) -> History {
+        let mut generations: Vec<_> = self.closed.iter().map(Arc::clone).collect();
+        generations.push(Arc::new(self.open.clone().close(self.last)));
+        History { generations }
+    }
+
     /// The newest index observed.
     pub(crate) fn last(&self) -> Index {
         self.last
@@ -47,127 +104,78 @@ impl Base {
 
     /// The oldest snapshot that can still be certified.
     pub(crate) fn floor(&self) -> Index {
-        self.floor
+        self.closed.front().map_or(self.open.start, |oldest| oldest.start)
     }
 
     /// Adds the footprint of the transaction at `index`, the one after [`Base::last`].
     pub(crate) fn observe(&mut self, index: Index, footprint: &Footprint) {
         self.advance(index);
-        let generation = self.generations.back_mut().expect("advance made the generation");
         for point in footprint.written() {
-            raise(generation.points.entry(point).or_default(), index);
+            raise(self.open.points.entry(point).or_default(), index);
         }
-        for (key_index, prefix) in &footprint.ordered {
-            raise(generation.ordered.entry((*key_index, *prefix)).or_default(), index);
+        for key in &footprint.ordered {
+            raise(self.open.ordered.entry(*key).or_default(), index);
         }
     }
 
     /// Goes on to `index` without a write.
     pub(crate) fn advance(&mut self, index: Index) {
         assert_eq!(index, self.last.next(), "observed out of order, after {}", self.last);
-        self.last = index;
-        let number = generation_of(index);
-        if self.generations.back().is_none_or(|newest| newest.number < number) {
-            self.generations.push_back(Generation { number, ..Generation::default() });
+        let span = self.last.0 - self.open.start.0;
+        if self.last.0.is_multiple_of(BOUNDARY)
+            && span > 0
+            && (span >= GENERATION_TRANSACTIONS
+                || self.open.bytes() >= self.limit_bytes / GENERATION_SHARE)
+        {
+            self.close();
         }
-        while self.generations.len() > GENERATIONS_KEPT {
-            let dropped = self.generations.pop_front().expect("there are more than are kept");
-            self.floor = Index((dropped.number + 1) * GENERATION_TRANSACTIONS).max(self.floor);
+        self.last = index;
+    }
+
+    /// Closes the open generation at `last` and forgets what is over the limit.
+    fn close(&mut self) {
+        let start = self.last;
+        let full = std::mem::replace(&mut self.open, Open { start, ..Open::default() });
+        let full = full.close(self.last);
+        self.closed_bytes += full.bytes();
+        self.closed.push_back(Arc::new(full));
+        while self.closed_bytes > self.limit_bytes && self.closed.len() > 1 {
+            let dropped = self.closed.pop_front().expect("there is more than one");
+            self.closed_bytes -= dropped.bytes();
         }
     }
 
     /// True if `point` was written after `snapshot`, which is not below the floor.
     pub(crate) fn written_after(&self, point: u64, snapshot: Index) -> bool {
-        self.after(snapshot)
-            .any(|generation| generation.points.get(&point).is_some_and(|last| *last > snapshot))
+        self.open.points.get(&point).is_some_and(|last| *last > snapshot)
+            || self.after(snapshot).any(|generation| generation.written_after(point, snapshot))
     }
 
     /// True if a key in `range` was written after `snapshot`.
     pub(crate) fn range_written_after(&self, range: &RangeRead, snapshot: Index) -> bool {
         let bounds = (range.index, range.low)..=(range.index, range.high);
-        self.after(snapshot).any(|generation| {
-            generation.ordered.range(bounds.clone()).any(|(_, last)| *last > snapshot)
-        })
+        self.open.ordered.range(bounds).any(|(_, last)| *last > snapshot)
+            || self.after(snapshot).any(|old| old.range_written_after(range, snapshot))
     }
 
-    /// The generations that may hold writes after `snapshot`, newest first.
+    /// The closed generations that may hold writes after `snapshot`, newest first.
     fn after(&self, snapshot: Index) -> impl Iterator<Item = &Generation> {
-        let ends_after = move |generation: &&Generation| {
-            (generation.number + 1) * GENERATION_TRANSACTIONS > snapshot.0
-        };
-        self.generations.iter().rev().take_while(ends_after)
-    }
-
-    pub(crate) fn encode(&self, to: &mut Writer) {
-        to.u64(self.last.0);
-        to.u64(self.floor.0);
-        to.u32(u32::try_from(self.generations.len()).expect("at most GENERATIONS_KEPT"));
-        for generation in &self.generations {
-            to.u64(generation.number);
-            let points: BTreeMap<u64, Index> =
-                generation.points.iter().map(|(point, index)| (*point, *index)).collect();
-            to.u32(u32::try_from(points.len()).expect("bounded by write sets in a generation"));
-            for (point, index) in points {
-                to.u64(point);
-                to.u64(index.0);
-            }
-            let ordered = &generation.ordered;
-            to.u32(u32::try_from(ordered.len()).expect("bounded by write sets in a generation"));
-            for ((key_index, prefix), index) in ordered {
-                to.u32(key_index.0);
-                to.raw(prefix);
-                to.u64(index.0);
-            }
-        }
-    }
-
-    /// Reads what [`Base::encode`] wrote; refuses whatever breaks an invariant.
-    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Base, Malformed> {
-        let mut base =
-            Base { last: Index(from.u64()?), floor: Index(from.u64()?), ..Base::default() };
-        let count = from.count(16)?;
-        if base.floor > base.last || base.last.0 == u64::MAX || count > GENERATIONS_KEPT {
-            return Err(from.malformed("a history that cannot be"));
-        }
-        for _ in 0..count {
-            let generation = Generation::decode(from, &base)?;
-            base.generations.push_back(generation);
-        }
-        Ok(base)
+        let newest_first = self.closed.iter().rev().map(|generation| &**generation);
+        newest_first.take_while(move |generation| generation.end > snapshot)
     }
 }
 
-impl Generation {
-    fn decode(from: &mut Reader<'_>, base: &Base) -> Result<Generation, Malformed> {
-        let mut generation = Generation { number: from.u64()?, ..Generation::default() };
-        let number = generation.number;
-        let newest = base.generations.back();
-        if newest.is_some_and(|newest| newest.number >= number) || number > base.last.0 {
-            return Err(from.malformed("generations out of order"));
-        }
-        let index = |from: &mut Reader<'_>| {
-            let index = Index(from.u64()?);
-            if index.0 == 0 || index > base.last || generation_of(index) != number {
-                return Err(from.malformed("a write outside its generation"));
-            }
-            Ok(index)
-        };
-        for _ in 0..from.count(16)? {
-            let point = from.u64()?;
-            generation.points.insert(point, index(from)?);
-        }
-        for _ in 0..from.count(28)? {
-            let key_index = IndexId(from.u32()?);
-            let prefix = key_prefix(from.raw(16)?);
-            generation.ordered.insert((key_index, prefix), index(from)?);
-        }
-        Ok(generation)
+impl Open {
+    fn bytes(&self) -> u64 {
+        history::bytes(self.points.len(), self.ordered.len())
     }
-}
 
-/// The number of the generation an index belongs to.
-fn generation_of(index: Index) -> u64 {
-    (index.0 - 1) / GENERATION_TRANSACTIONS
+    fn close(self, end: Index) -> Generation {
+        let mut points: Vec<(u64, Index)> = self.points.into_iter().collect();
+        points.sort_unstable();
+        let ordered = self.ordered.into_iter().collect();
+        Generation { start: self.start, end, points, ordered }
+    }
 }
 
 #[cfg(test)]
@@ -175,60 +183,39 @@ fn generation_of(index: Index) -> u64 {
 mod tests {
     use super::*;
     use crate::TransactionId;
+    use crate::certify::key_prefix;
+    use quorate_schema::IndexId;
 
-    fn footprint(point: u64) -> Footprint {
+    fn footprint(points: &[u64]) -> Footprint {
         Footprint {
             id: TransactionId { origin: 0, sequence: 1 },
             low_water: 0,
-            points: vec![point],
+            points: points.to_vec(),
             memberships: Vec::new(),
-            ordered: vec![(IndexId(1), key_prefix(&point.to_be_bytes()))],
+            ordered: points.iter().map(|p| (IndexId(1), key_prefix(&p.to_be_bytes()))).collect(),
             dependencies: Vec::new(),
             byte_delta: 0,
         }
     }
 
-    #[test]
-    fn a_write_is_seen_by_older_snapshots_only() {
-        let mut base = Base::default();
-        base.observe(Index(1), &footprint(7));
-        base.observe(Index(2), &footprint(8));
-        assert!(base.written_after(7, Index(0)));
-        assert!(!base.written_after(7, Index(1)));
-        assert!(base.written_after(8, Index(1)));
-        let range = |low: u64, high: u64| RangeRead {
+    fn range(low: u64, high: u64) -> RangeRead {
+        RangeRead {
             index: IndexId(1),
             low: key_prefix(&low.to_be_bytes()),
             high: key_prefix(&high.to_be_bytes()),
-        };
-        assert!(base.range_written_after(&range(0, 100), Index(1)));
-        assert!(!base.range_written_after(&range(0, 7), Index(1)));
-        assert!(!base.range_written_after(&range(0, 100), Index(2)));
+        }
     }
 
     #[test]
-    fn history_is_forgotten_at_fixed_places_and_the_floor_says_so() {
-        let mut base = Base::default();
-        let mut joined = None;
-        let end = GENERATION_TRANSACTIONS * (GENERATIONS_KEPT as u64 + 2) + 5;
-        for index in 1..=end {
-            base.observe(Index(index), &footprint(index));
-            if index == GENERATION_TRANSACTIONS * 3 + 17 {
-                let mut writer = Writer::new();
-                base.encode(&mut writer);
-                let bytes = writer.finish();
-                joined = Some(Base::decode(&mut Reader::new(&bytes)).unwrap());
-            } else if let Some(joined) = joined.as_mut() {
-                joined.observe(Index(index), &footprint(index));
-            }
-        }
-        let floor = Index(GENERATION_TRANSACTIONS * 3);
-        assert_eq!(base.floor(), floor);
-        assert!(base.written_after(floor.0 + 1, floor));
-        assert!(base.written_after(end, Index(end - 1)));
-        let (mut here, mut there) = (Writer::new(), Writer::new());
-        base.encode(&mut here);
-        joined.unwrap().encode(&mut there);
-        assert!(here.finish() == there.finish(), "a node that joined has another history");
+    fn a_write_is_seen_by_older_snapshots_only() {
+        let mut base = Base::new(1 << 20);
+        base.observe(Index(1), &footprint(&[7]));
+        base.observe(Index(2), &footprint(&[8]));
+        assert!(base.written_after(7, Index(0)));
+        assert!(!base.written_after(7, Index(1)));
+        assert!(base.written_after(8, Index(1)));
+        assert!(base.range_written_after(&range(0, 100), Index(1)));
+        assert!(!base.range_written_after(&range(0, 7), Index(1)));
+        assert!(!base.range_written_after(&range(0, 100), Index(2)));
     }
 }

@@ -29,11 +29,13 @@
 
 mod base;
 mod footprint;
+mod history;
 mod tail;
 
-pub(crate) use base::Base;
+pub(crate) use base::{BOUNDARY, Base};
 pub use footprint::{Footprint, ReadSet};
 pub(crate) use footprint::{RangeRead, key_prefix, key_prefix_up_to};
+pub(crate) use history::{Generation, History};
 pub use tail::Tail;
 
 use thiserror::Error;
