@@ -88,8 +88,15 @@ pub struct ClusterParams {
     pub stop_limit_ms: u64,
     /// While others stop, a member silent for this long counts as gone, milliseconds; default 3000.
     pub departed_after_ms: u64,
-    /// Size of a piece of the state when it is sent to a joining node, bytes; default 1 MiB.
+    /// About how large a piece of the state is when it is sent to a joining node, bytes; default
+    /// 256 KiB. A piece holds one object at least, however large. A commit waits for one piece at
+    /// most; 16 are under way at most, and no more than eight times this size.
     pub sync_msg_size_bytes: u64,
+    /// How many objects a piece of the state holds at most; default 1024.
+    pub sync_msg_objects: u32,
+    /// How many bytes of state a leader sends in a second, to all joining nodes together; default
+    /// 0: as many as it can, and while transactions commit a piece every other millisecond.
+    pub sync_rate_bytes_per_s: u64,
     /// How much may wait to be sent on one connection, bytes; default 64 MiB. A peer that falls
     /// further behind is disconnected and catches up when it is back; nobody else notices.
     pub cluster_send_buf_bytes: u64,
@@ -97,7 +104,9 @@ pub struct ClusterParams {
     /// 256 KiB.
     pub cluster_recv_buf_bytes: u64,
     /// How much of the log is kept for nodes that were away, bytes; default 64 MiB. Who needs more
-    /// receives the whole state.
+    /// receives the whole state; until it has caught up behind that, as much log as the state is
+    /// long is kept for it, or twice this, and the double each time if that was not enough, up to
+    /// the sixteenfold.
     pub log_keep_bytes: u64,
     /// Share of the database's connections that may have a commit under way at once, percent;
     /// default 50. The others wait.
@@ -133,7 +142,9 @@ impl ClusterParams {
             commit_limit_ms: 5_000,
             stop_limit_ms: 30_000,
             departed_after_ms: 3_000,
-            sync_msg_size_bytes: 1 << 20,
+            sync_msg_size_bytes: 256 << 10,
+            sync_msg_objects: 1_024,
+            sync_rate_bytes_per_s: 0,
             cluster_send_buf_bytes: 64 << 20,
             cluster_recv_buf_bytes: 256 << 10,
             log_keep_bytes: 64 << 20,
@@ -197,6 +208,18 @@ impl ClusterParams {
     /// Size of a piece of the state on its way to a joining node, bytes.
     pub fn with_sync_msg_size(mut self, bytes: u64) -> Self {
         self.sync_msg_size_bytes = bytes;
+        self
+    }
+
+    /// How many objects a piece of the state holds at most.
+    pub fn with_sync_msg_objects(mut self, objects: u32) -> Self {
+        self.sync_msg_objects = objects;
+        self
+    }
+
+    /// How many bytes of state are sent in a second; 0 for as many as commits allow.
+    pub fn with_sync_rate(mut self, bytes_per_s: u64) -> Self {
+        self.sync_rate_bytes_per_s = bytes_per_s;
         self
     }
 
@@ -337,6 +360,8 @@ impl ClusterParams {
         in_range("window_bytes", self.window_bytes, 1, WINDOW_BYTES_MAX)?;
         in_range("window_transactions", self.window_transactions.into(), 1, 65_536)?;
         in_range("sync_msg_size_bytes", self.sync_msg_size_bytes, 1_024, 64 << 20)?;
+        in_range("sync_msg_objects", self.sync_msg_objects.into(), 1, 1 << 24)?;
+        in_range("sync_rate_bytes_per_s", self.sync_rate_bytes_per_s, 0, 1 << 40)?;
         in_range("cluster_send_buf_bytes", self.cluster_send_buf_bytes, 1 << 16, 1 << 32)?;
         in_range("cluster_recv_buf_bytes", self.cluster_recv_buf_bytes, 4_096, BUFFER_BYTES_MAX)?;
         in_range("log_keep_bytes", self.log_keep_bytes, 1, 1 << 40)?;

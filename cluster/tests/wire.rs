@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use quorate_cluster::replica::{
-    Channel, DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request,
-    Roster, RosterChange, RosterError, Standing,
+    Channel, DeclineReason, Genesis, ImageHead, ImageId, ImagePiece, PeerMessage, RefusalReason,
+    Request, Roster, RosterChange, RosterError, Standing,
 };
 use quorate_cluster::wire::{
     Card, FrameWriter, Hello, Incoming, Kind, PAYLOAD_BYTES_MAX, Stamp, Welcome, decode,
@@ -173,17 +173,32 @@ fn refusal() -> impl Strategy<Value = RefusalReason> {
     ]
 }
 
-fn chunk() -> impl Strategy<Value = ImageChunk> {
+fn image_id() -> impl Strategy<Value = ImageId> {
+    // An image ends at an entry, and consensus counts no further than half of 64 bits.
+    let counted = || 1..=u64::MAX >> 1;
+    (counted(), any::<u64>(), counted()).prop_map(|(term, number, last)| ImageId {
+        term: Term(term),
+        number,
+        last: EntryIndex(last),
+    })
+}
+
+fn image_head() -> impl Strategy<Value = ImageHead> {
     let stopped = prop::collection::vec(identity(), 0..4);
-    let place = (0..u64::MAX / 2, 0..1_000u64);
-    (entry_index(), term(), config(), genesis(), stopped, place, payload(), roster()).prop_map(
-        |(last, last_term, config, genesis, stopped, (offset, more), bytes, roster)| {
-            let total_bytes = offset + bytes.len() as u64 + more;
-            // An image ends at an entry, and consensus counts no further than half of 64 bits.
-            let last = EntryIndex((last.0 >> 1).max(1));
-            let last_term = Term((last_term.0 >> 1).max(1));
-            let head = ImageHead { last, last_term, config, genesis, stopped, roster };
-            ImageChunk { head, total_bytes, offset, bytes }
+    (1..=u64::MAX >> 1, config(), genesis(), stopped, roster()).prop_map(
+        |(last_term, config, genesis, stopped, roster)| {
+            let last_term = Term(last_term);
+            ImageHead { last_term, config, genesis, stopped, roster }
+        },
+    )
+}
+
+fn piece() -> impl Strategy<Value = ImagePiece> {
+    let number = prop_oneof![Just(0), any::<u64>()];
+    (image_id(), number, any::<u64>(), image_head(), payload()).prop_map(
+        |(id, number, total_bytes, head, bytes)| {
+            let head = (number == 0).then(|| Box::new(head));
+            ImagePiece { id, number, total_bytes, head, bytes }
         },
     )
 }
@@ -216,9 +231,10 @@ fn message() -> impl Strategy<Value = PeerMessage> {
             .prop_map(|(term, id, request)| PeerMessage::Submit { term, id, request }),
         1 => (term(), transaction_id(), refusal())
             .prop_map(|(term, id, reason)| PeerMessage::Refused { id, term, reason }),
-        1 => chunk().prop_map(PeerMessage::Image),
-        1 => (entry_index(), any::<u64>())
-            .prop_map(|(last, bytes)| PeerMessage::Received { last, bytes }),
+        1 => piece().prop_map(PeerMessage::Image),
+        1 => image_id().prop_map(|image| PeerMessage::AskImage { image }),
+        1 => (image_id(), any::<u64>())
+            .prop_map(|(image, pieces)| PeerMessage::Received { image, pieces }),
         1 => entry_index().prop_map(|last| PeerMessage::Installed { last }),
         1 => Just(PeerMessage::Goodbye),
         1 => any::<u64>().prop_map(|token| PeerMessage::AskRead { token }),
@@ -328,21 +344,22 @@ fn samples() -> Vec<PeerMessage> {
     };
     let id = TransactionId { origin: 77, sequence: 4 };
     let head = ImageHead {
-        last: EntryIndex(8),
         last_term: Term(2),
         config,
         genesis: genesis.clone(),
         stopped: vec![identity],
         roster: Roster::new([("a:1".to_string(), 1)]),
     };
-    let chunk = ImageChunk { head, total_bytes: 10, offset: 7, bytes: Arc::clone(&payload) };
+    let image = ImageId { term: Term(3), number: 1, last: EntryIndex(8) };
+    let (head, bytes) = (Some(Box::new(head)), Arc::clone(&payload));
+    let piece = ImagePiece { id: image, number: 0, total_bytes: 10, head, bytes };
     let request = Request::Transaction(payload);
     vec![
         PeerMessage::Core(Message { term: Term(3), body }),
         PeerMessage::Standing(Standing::Member(genesis)),
         PeerMessage::Submit { term: Term(3), id, request },
         PeerMessage::Refused { id, term: Term(3), reason: RefusalReason::Conflict },
-        PeerMessage::Image(chunk),
+        PeerMessage::Image(piece),
     ]
 }
 
@@ -425,27 +442,37 @@ fn impossible_values_are_malformed() {
     assert!(malformed(&standing(twice)), "one node in two lives");
     let many = (0..300).map(|node| member(node, 1)).collect();
     assert!(malformed(&standing(many)), "too many members");
-    let Some(PeerMessage::Image(chunk)) = samples().pop() else { panic!("the last is an image") };
-    for offset in [8, u64::MAX] {
-        assert!(malformed(&PeerMessage::Image(ImageChunk { offset, ..chunk.clone() })));
-    }
+    let Some(PeerMessage::Image(piece)) = samples().pop() else { panic!("the last is an image") };
+    assert!(!malformed(&PeerMessage::Image(piece.clone())));
+    let headless = ImagePiece { head: None, ..piece.clone() };
+    assert!(malformed(&PeerMessage::Image(headless)), "a first piece without a head");
+    let later = PeerMessage::Image(ImagePiece { number: 1, ..piece });
+    let later = decode(&payload_bytes(&later));
+    assert!(
+        !matches!(later, Ok(PeerMessage::Image(ImagePiece { head: Some(_), .. }))),
+        "a later piece with a head: {later:?}"
+    );
 }
 
 #[test]
 fn an_image_of_nothing_or_beyond_all_numbers_is_refused() {
     let good = samples().into_iter().find_map(|message| match message {
-        PeerMessage::Image(chunk) => Some(chunk),
+        PeerMessage::Image(piece) => Some(piece),
         _ => None,
     });
     let good = good.unwrap();
-    let refused = |head: ImageHead| {
-        let chunk = ImageChunk { head, ..good.clone() };
-        decode(&payload_bytes(&PeerMessage::Image(chunk))).is_err()
-    };
-    let head = &good.head;
-    assert!(!refused(head.clone()));
+    let refused = |piece: ImagePiece| decode(&payload_bytes(&PeerMessage::Image(piece))).is_err();
+    assert!(!refused(good.clone()));
+    let (id, head) = (good.id, good.head.clone().unwrap());
     for number in [0, 1 << 63, u64::MAX] {
-        assert!(refused(ImageHead { last: EntryIndex(number), ..head.clone() }), "{number}");
-        assert!(refused(ImageHead { last_term: Term(number), ..head.clone() }), "{number}");
+        let last_term = Some(Box::new(ImageHead { last_term: Term(number), ..*head.clone() }));
+        assert!(refused(ImagePiece { head: last_term, ..good.clone() }), "{number}");
+        let ids =
+            [ImageId { last: EntryIndex(number), ..id }, ImageId { term: Term(number), ..id }];
+        for id in ids {
+            assert!(refused(ImagePiece { id, ..good.clone() }), "{number}");
+            let asked = PeerMessage::AskImage { image: id };
+            assert!(decode(&payload_bytes(&asked)).is_err(), "{number}");
+        }
     }
 }

@@ -33,8 +33,12 @@ pub struct ReplicaSettings {
     pub stop_limit_ms: u64,
     /// While others stop, a member silent for this long counts as departed.
     pub departed_after_ms: u64,
-    /// Size of a piece of an image.
-    pub image_chunk_bytes: usize,
+    /// About how many bytes a piece of an image has at most ...
+    pub image_piece_bytes: usize,
+    /// ... and how many objects.
+    pub image_piece_objects: usize,
+    /// How many bytes of images are made in a second; 0 for as many as commits allow.
+    pub image_rate_bytes_per_s: u64,
     /// How many bytes of applied entries are kept for followers that fall behind.
     pub log_keep_bytes: usize,
     /// A fault to plant, for tests that prove the simulator finds it.
@@ -302,10 +306,18 @@ pub struct Counters {
     pub truncations: u64,
     /// Entries this follower proved committed before it was told.
     pub early_commits: u64,
+    /// Images of which this node got the first piece.
+    pub images_begun: u64,
     /// Images this node installed.
     pub images_installed: u64,
-    /// Image transfers this node began.
+    /// Image transfers this node began as a sender.
     pub images_sent: u64,
+    /// Transfers that this sender went on with after their link broke, where they had stopped.
+    pub transfers_resumed: u64,
+    /// Pieces of images this node made. Each is sent once, unless a link breaks.
+    pub pieces_sent: u64,
+    /// Pieces of images this node built in.
+    pub pieces_received: u64,
     /// Requests this leader refused as conflicts.
     pub conflicts: u64,
     /// Requests this leader had in its log already.
@@ -334,7 +346,7 @@ pub struct Counters {
 
 impl Counters {
     /// Every count under its name, in the order of the fields.
-    pub fn named(mut self) -> [(&'static str, u64); 17] {
+    pub fn named(mut self) -> [(&'static str, u64); 21] {
         self.places().map(|(name, place)| (name, *place))
     }
 
@@ -345,13 +357,17 @@ impl Counters {
     }
 
     /// The one table of names.
-    fn places(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn places(&mut self) -> [(&'static str, &mut u64); 21] {
         let Self {
             elections_won,
             truncations,
             early_commits,
+            images_begun,
             images_installed,
             images_sent,
+            transfers_resumed,
+            pieces_sent,
+            pieces_received,
             conflicts,
             duplicates,
             resubmissions,
@@ -370,7 +386,11 @@ impl Counters {
             ("truncations", truncations),
             ("early_commits", early_commits),
             ("images_installed", images_installed),
+            ("images_begun", images_begun),
             ("images_sent", images_sent),
+            ("transfers_resumed", transfers_resumed),
+            ("pieces_sent", pieces_sent),
+            ("pieces_received", pieces_received),
             ("conflicts", conflicts),
             ("duplicates", duplicates),
             ("resubmissions", resubmissions),

@@ -60,13 +60,18 @@ pub enum PeerMessage {
         reason: RefusalReason,
     },
     /// A piece of an image (state transfer).
-    Image(ImageChunk),
-    /// The sender holds this much of an image; the next piece may be sent.
+    Image(ImagePiece),
+    /// The receiver of an image is to say how much of it is there.
+    AskImage {
+        /// Which image.
+        image: ImageId,
+    },
+    /// The sender holds this much of an image; more may be sent.
     Received {
-        /// The image's last entry.
-        last: EntryIndex,
-        /// How many of its bytes arrived in order.
-        bytes: u64,
+        /// Which image.
+        image: ImageId,
+        /// How many of its pieces are there, from the first on.
+        pieces: u64,
     },
     /// The sender installed the image whose last entry this is.
     Installed {
@@ -174,23 +179,34 @@ pub enum RefusalReason {
 
 /// A piece of an image.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ImageChunk {
-    /// What the image is of.
-    pub head: ImageHead,
-    /// Length of the whole engine image, bytes.
+pub struct ImagePiece {
+    /// The image it is a piece of.
+    pub id: ImageId,
+    /// Its place among the pieces, from 0.
+    pub number: u64,
+    /// About how long all pieces are together, bytes.
     pub total_bytes: u64,
-    /// Where this piece starts in it.
-    pub offset: u64,
+    /// What the image is of: in the first piece only.
+    pub head: Option<Box<ImageHead>>,
     /// The piece.
     pub bytes: Payload,
+}
+
+/// Names an image. Of two the greater one is newer: its leader leads later, or began it later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageId {
+    /// The term of the leader that sends it.
+    pub term: Term,
+    /// Which of that leader's images.
+    pub number: u64,
+    /// The last entry it contains.
+    pub last: EntryIndex,
 }
 
 /// What an image says beside the engine's part: where the log goes on, and who is in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageHead {
-    /// The last entry the image contains.
-    pub last: EntryIndex,
-    /// Its term.
+    /// The term of the image's last entry.
     pub last_term: Term,
     /// The configuration as of that entry.
     pub config: Config,

@@ -36,7 +36,7 @@ use crate::error::ClusterError;
 use crate::fresh::{FreshError, Freshness};
 use crate::reason::QuorumReason;
 use blank::{Blank, Next};
-use member::{Beginning, Member, ReceivedImage, Receiving, receive_image};
+use member::{Beginning, Member, ReceivedImage, Receiving, receive_piece};
 use node::{Ending, Link, Node};
 
 #[cfg(feature = "planted-bugs")]
@@ -45,8 +45,8 @@ pub use api::{
     ClusterEvent, Counters, Input, MemberStatus, Output, Phase, ReplicaSettings, Status,
 };
 pub use message::{
-    Channel, DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request,
-    Standing,
+    Channel, DeclineReason, Genesis, ImageHead, ImageId, ImagePiece, PeerMessage, RefusalReason,
+    Request, Standing,
 };
 pub use roster::{NODE_IDS_MAX, Roster, RosterChange, RosterError, RosterNode};
 
@@ -63,7 +63,7 @@ pub struct Replica {
 
 enum Stage {
     Blank(Blank),
-    Joining(Joining),
+    Joining(Box<Joining>),
     Member(Box<Member>),
     Ended,
 }
@@ -79,6 +79,17 @@ struct Joining {
 
 /// How often a joining node repeats its request, ms.
 const JOIN_INTERVAL_MS: Ticks = 50;
+
+impl Joining {
+    /// What was built of an image is forgotten if its sender stays away.
+    fn look_at_receiving(&mut self, node: &Node) {
+        let Some(receiving) = &mut self.receiving else { return };
+        let linked = node.is_linked(receiving.from());
+        if receiving.is_given_up(node.now, linked) {
+            self.receiving = None;
+        }
+    }
+}
 
 impl Replica {
     /// A node that has just started without state.
@@ -174,6 +185,7 @@ impl Replica {
             Stage::Member(member) => member.tick(&mut self.node, random),
             Stage::Joining(joining) if self.node.now >= joining.last_asked + JOIN_INTERVAL_MS => {
                 joining.last_asked = self.node.now;
+                joining.look_at_receiving(&self.node);
                 self.node.broadcast(&PeerMessage::Join);
             }
             _ => {}
@@ -206,11 +218,7 @@ impl Replica {
         self.node.event(ClusterEvent::Disconnected(peer.node));
         match &mut self.stage {
             Stage::Blank(blank) => blank.link_broke(peer),
-            Stage::Joining(joining) => {
-                if joining.receiving.as_ref().is_some_and(|receiving| receiving.is_from(peer)) {
-                    joining.receiving = None;
-                }
-            }
+            Stage::Joining(_) => {} // an image under way may go on when the link is back
             Stage::Member(member) => member.link_broke(&mut self.node, peer),
             Stage::Ended => {}
         }
@@ -237,8 +245,12 @@ impl Replica {
 
     fn receive_joining(&mut self, from: Identity, message: PeerMessage) {
         let Stage::Joining(joining) = &mut self.stage else { return };
-        let chunk = match message {
-            PeerMessage::Image(chunk) => chunk,
+        let piece = match message {
+            PeerMessage::Image(piece) => piece,
+            PeerMessage::AskImage { image } => {
+                let pieces = joining.receiving.as_ref().map_or(0, |r| r.pieces_of(from, image));
+                return self.node.send(from, PeerMessage::Received { image, pieces });
+            }
             PeerMessage::Declined { reason: DeclineReason::NotListed } => {
                 joining.unlisted = true;
                 return;
@@ -246,23 +258,23 @@ impl Replica {
             PeerMessage::Removed => return self.end(Err(ClusterError::Removed)),
             _ => return,
         };
-        if chunk.head.genesis != joining.genesis {
+        if piece.head.as_ref().is_some_and(|head| head.genesis != joining.genesis) {
             return;
         }
-        let received = receive_image(&mut self.node, &mut joining.receiving, from, chunk);
-        let Some(image) = received else { return };
-        if image.head.config.validate().is_err() {
-            return;
-        }
-        match self.node.applier.install(&image.bytes) {
-            Ok(_) => self.become_member(image),
+        let received = receive_piece(&mut self.node, &mut joining.receiving, from, piece);
+        let installed = received.and_then(|image| {
+            let Some(ReceivedImage { from, id, head, built }) = image else { return Ok(None) };
+            self.node.applier.install_built(built).map(|_| Some((from, id.last, head)))
+        });
+        match installed {
+            Ok(None) => {}
+            Ok(Some((from, last, head))) => self.become_member(from, last, head),
             Err(error) => self.end(Err(ClusterError::Image(error))),
         }
     }
 
-    fn become_member(&mut self, image: ReceivedImage) {
-        let ReceivedImage { from, head, .. } = image;
-        let ImageHead { last, last_term, config, genesis, stopped, roster } = head;
+    fn become_member(&mut self, from: Identity, last: EntryIndex, head: ImageHead) {
+        let ImageHead { last_term, config, genesis, stopped, roster } = head;
         self.node.counters.images_installed += 1;
         let beginning = Beginning { genesis, last, last_term, config, stopped, roster };
         let member = Member::new(&mut self.node, beginning);
@@ -301,8 +313,8 @@ impl Replica {
         self.node.broadcast(&PeerMessage::Standing(Standing::Joining { cluster_id }));
         self.node.broadcast(&PeerMessage::Join);
         let last_asked = self.node.now;
-        let receiving = None;
-        self.stage = Stage::Joining(Joining { genesis, unlisted: false, receiving, last_asked });
+        let joining = Joining { genesis, unlisted: false, receiving: None, last_asked };
+        self.stage = Stage::Joining(Box::new(joining));
     }
 
     fn submit(&mut self, submission: &Submission) {

@@ -209,7 +209,9 @@ fn replica_settings(checked: &Checked, identity: Identity) -> ReplicaSettings {
         commit_limit_ms: params.commit_limit_ms,
         stop_limit_ms: params.stop_limit_ms,
         departed_after_ms: params.departed_after_ms,
-        image_chunk_bytes: size(params.sync_msg_size_bytes),
+        image_piece_bytes: size(params.sync_msg_size_bytes),
+        image_piece_objects: params.sync_msg_objects as usize,
+        image_rate_bytes_per_s: params.sync_rate_bytes_per_s,
         log_keep_bytes: size(params.log_keep_bytes),
         #[cfg(feature = "planted-bugs")]
         bug: None,

@@ -3,8 +3,10 @@
 //! Decoding is total: whatever a peer sends gives a message or [`Malformed`], and nothing is
 //! allocated for a count or a length before it is known to fit what follows. What can be checked
 //! without knowing the receiver's state is checked here: configurations are valid, entries are
-//! dense (their indexes are not even sent), pieces of an image lie inside it.
+//! dense (their indexes are not even sent), only the first
+//! piece of an image says what the image is of.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use quorate_consensus::{EntryIndex, Identity, Incarnation, Member, NodeId, Term};
@@ -15,8 +17,8 @@ use super::core;
 use super::frame::FrameWriter;
 use crate::params::NODES_MAX;
 use crate::replica::{
-    DeclineReason, Genesis, ImageChunk, ImageHead, PeerMessage, RefusalReason, Request, Roster,
-    RosterChange, RosterError, Standing,
+    DeclineReason, Genesis, ImageHead, ImageId, ImagePiece, PeerMessage, RefusalReason, Request,
+    Roster, RosterChange, RosterError, Standing,
 };
 
 /// The most identities a list of members can hold: every node in several lives.
@@ -24,6 +26,9 @@ pub(super) const MEMBERS_MAX: usize = 8 * NODES_MAX;
 
 /// Bytes of an encoded identity.
 pub(super) const IDENTITY_BYTES: usize = 4 + 16;
+
+/// Terms and entries of an image: consensus counts no further, and an image of nothing is none.
+const COUNTED: RangeInclusive<u64> = 1..=(u64::MAX >> 1);
 
 /// Appends a message to a frame.
 pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
@@ -68,19 +73,23 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
             frame.writer().u64(term.0);
             encode_refusal(reason, frame.writer());
         }
-        PeerMessage::Image(chunk) => {
+        PeerMessage::Image(piece) => {
             frame.writer().u8(11);
-            encode_chunk(chunk, frame);
+            encode_piece(piece, frame);
         }
         PeerMessage::Installed { last } => {
             frame.writer().u8(12);
             frame.writer().u64(last.0);
         }
         PeerMessage::Goodbye => frame.writer().u8(13),
-        PeerMessage::Received { last, bytes } => {
+        PeerMessage::Received { image, pieces } => {
             frame.writer().u8(14);
-            frame.writer().u64(last.0);
-            frame.writer().u64(*bytes);
+            encode_image_id(image, frame.writer());
+            frame.writer().u64(*pieces);
+        }
+        PeerMessage::AskImage { image } => {
+            frame.writer().u8(22);
+            encode_image_id(image, frame.writer());
         }
         PeerMessage::AskRead { token } => {
             frame.writer().u8(20);
@@ -88,7 +97,7 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
         }
         PeerMessage::ReadIndex { token, index, term } => {
             frame.writer().u8(21);
-            [*token, index.0, term.0].map(|number| frame.writer().u64(number));
+            [*token, index.0, term.0].into_iter().for_each(|number| frame.writer().u64(number));
         }
     }
 }
@@ -134,10 +143,11 @@ fn decode_message(reader: &mut Reader<'_>) -> Result<PeerMessage, Malformed> {
             term: Term(reader.u64()?),
             reason: decode_refusal(reader)?,
         },
-        11 => PeerMessage::Image(decode_chunk(reader)?),
+        11 => PeerMessage::Image(decode_piece(reader)?),
         12 => PeerMessage::Installed { last: EntryIndex(reader.u64()?) },
         13 => PeerMessage::Goodbye,
-        14 => PeerMessage::Received { last: EntryIndex(reader.u64()?), bytes: reader.u64()? },
+        14 => PeerMessage::Received { image: decode_image_id(reader)?, pieces: reader.u64()? },
+        22 => PeerMessage::AskImage { image: decode_image_id(reader)? },
         20 => PeerMessage::AskRead { token: reader.u64()? },
         21 => PeerMessage::ReadIndex {
             token: reader.u64()?,
@@ -311,16 +321,24 @@ fn decode_refusal(reader: &mut Reader<'_>) -> Result<RefusalReason, Malformed> {
     })
 }
 
-fn encode_chunk(chunk: &ImageChunk, frame: &mut FrameWriter) {
+fn encode_piece(piece: &ImagePiece, frame: &mut FrameWriter) {
     let writer = frame.writer();
-    encode_head(&chunk.head, writer);
-    writer.u64(chunk.total_bytes);
-    writer.u64(chunk.offset);
-    frame.shared(&chunk.bytes);
+    encode_image_id(&piece.id, writer);
+    writer.u64(piece.number);
+    writer.u64(piece.total_bytes);
+    if let Some(head) = &piece.head {
+        encode_head(head, writer);
+    }
+    frame.shared(&piece.bytes);
+}
+
+fn encode_image_id(id: &ImageId, writer: &mut Writer) {
+    writer.u64(id.term.0);
+    writer.u64(id.number);
+    writer.u64(id.last.0);
 }
 
 fn encode_head(head: &ImageHead, writer: &mut Writer) {
-    writer.u64(head.last.0);
     writer.u64(head.last_term.0);
     core::encode_config(&head.config, writer);
     encode_genesis(&head.genesis, writer);
@@ -331,19 +349,26 @@ fn encode_head(head: &ImageHead, writer: &mut Writer) {
     head.roster.encode(writer);
 }
 
-fn decode_chunk(reader: &mut Reader<'_>) -> Result<ImageChunk, Malformed> {
-    let head = decode_head(reader)?;
+/// The first piece, and no other, has a head.
+fn decode_piece(reader: &mut Reader<'_>) -> Result<ImagePiece, Malformed> {
+    let id = decode_image_id(reader)?;
+    let number = reader.u64()?;
     let total_bytes = reader.u64()?;
-    let offset = reader.u64()?;
-    let bytes = reader.bytes()?;
-    if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > total_bytes) {
-        return Err(reader.malformed("a piece that reaches beyond its image"));
+    let head = if number == 0 { Some(Box::new(decode_head(reader)?)) } else { None };
+    let bytes = Arc::from(reader.bytes()?);
+    Ok(ImagePiece { id, number, total_bytes, head, bytes })
+}
+
+fn decode_image_id(reader: &mut Reader<'_>) -> Result<ImageId, Malformed> {
+    let (term, number) = (Term(reader.u64()?), reader.u64()?);
+    let last = EntryIndex(reader.u64()?);
+    if !COUNTED.contains(&last.0) || !COUNTED.contains(&term.0) {
+        return Err(reader.malformed("numbers of an image"));
     }
-    Ok(ImageChunk { head, total_bytes, offset, bytes: Arc::from(bytes) })
+    Ok(ImageId { term, number, last })
 }
 
 fn decode_head(reader: &mut Reader<'_>) -> Result<ImageHead, Malformed> {
-    let last = EntryIndex(reader.u64()?);
     let last_term = Term(reader.u64()?);
     let config = core::decode_config(reader)?;
     let genesis = decode_genesis(reader)?;
@@ -353,10 +378,8 @@ fn decode_head(reader: &mut Reader<'_>) -> Result<ImageHead, Malformed> {
         stopped.push(decode_identity(reader)?);
     }
     let roster = Roster::decode(reader)?;
-    // Beyond these consensus counts no further; an image of nothing is none.
-    let counted = 1..=(u64::MAX >> 1);
-    if !counted.contains(&last.0) || !counted.contains(&last_term.0) {
+    if !COUNTED.contains(&last_term.0) {
         return Err(reader.malformed("numbers of an image"));
     }
-    Ok(ImageHead { last, last_term, config, genesis, stopped, roster })
+    Ok(ImageHead { last_term, config, genesis, stopped, roster })
 }

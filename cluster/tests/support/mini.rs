@@ -90,7 +90,9 @@ pub fn settings(id: u32, ranks: &[u32]) -> ReplicaSettings {
         commit_limit_ms: 5_000,
         stop_limit_ms: 5_000,
         departed_after_ms: 1_000,
-        image_chunk_bytes: 1 << 16,
+        image_piece_bytes: 1 << 16,
+        image_piece_objects: 1_000,
+        image_rate_bytes_per_s: 0,
         log_keep_bytes: 1 << 20,
         #[cfg(feature = "planted-bugs")]
         bug: None,

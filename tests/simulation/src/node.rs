@@ -142,7 +142,9 @@ fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSetti
         commit_limit_ms: mix.commit_limit_ms,
         stop_limit_ms: 30_000,
         departed_after_ms: 1_000,
-        image_chunk_bytes: mix.image_chunk_bytes,
+        image_piece_bytes: mix.image_piece_bytes,
+        image_piece_objects: mix.image_piece_objects,
+        image_rate_bytes_per_s: 0,
         log_keep_bytes: mix.log_keep_bytes,
         #[cfg(feature = "planted-bugs")]
         bug: None,

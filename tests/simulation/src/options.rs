@@ -54,7 +54,9 @@ pub struct Mix {
     /// Items at which a window closes.
     pub window_transactions: u32,
     /// Size of an image's pieces.
-    pub image_chunk_bytes: usize,
+    pub image_piece_bytes: usize,
+    /// Objects in an image's pieces: few make long transfers.
+    pub image_piece_objects: usize,
     /// How long a commit waits.
     pub commit_limit_ms: u64,
 }
@@ -104,7 +106,8 @@ impl Mix {
             counters: rng.between(1, 6),
             log_keep_bytes: *rng.pick(&[500, 5_000, 1 << 20]),
             window_transactions: *rng.pick(&[1, 4, 256]),
-            image_chunk_bytes: *rng.pick(&[200, 2_000, 1 << 18]),
+            image_piece_bytes: *rng.pick(&[200, 2_000, 1 << 18]),
+            image_piece_objects: *rng.pick(&[1, 8, 1_000]),
             commit_limit_ms: *rng.pick(&[300, 1_000, 5_000]),
         }
     }

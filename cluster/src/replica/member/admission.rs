@@ -71,9 +71,7 @@ impl Member {
     fn bring_up(&mut self, node: &mut Node, joiner: Identity, config: Vec<ConfigMember>) {
         let holds_state = matches!(node.standing(joiner), Some(Standing::Member(_)));
         if !holds_state {
-            if !self.sending.contains_key(&joiner) {
-                self.start_image(node, joiner);
-            }
+            self.start_image(node, joiner);
             return;
         }
         let commit = self.core.commit();

@@ -13,6 +13,7 @@ use super::super::node::Node;
 use super::super::window::{Item, items};
 use super::Member;
 use super::leading::Leading;
+use super::transfer::Hold;
 use crate::error::ClusterError;
 
 /// Sizes of the applied entries that the core still keeps, to bound its memory.
@@ -77,7 +78,7 @@ impl Member {
 
     pub(super) fn role_changed(&mut self, node: &mut Node) {
         if self.core.role() != Role::Leader {
-            self.sending.clear(); // images are the leader's business
+            self.transfers.stop_sending();
             self.reads.stop_leading();
             if let Some(leading) = self.leading.take() {
                 self.abandon(node, leading);
@@ -120,6 +121,7 @@ impl Member {
         }
         assert_eq!(self.applied_entry, upto, "the log holds what is committed");
         node.applier.publish();
+        self.transfers.note_commit(node.now);
         if let Some(leading) = &mut self.leading {
             leading.settle(node.applier.applied());
         }
@@ -208,8 +210,8 @@ impl Member {
     }
 
     fn compact(&mut self, node: &mut Node) {
-        let wanted = self.sending.values().map(|sending| sending.last()).min();
-        let upto = self.kept.beyond(node.settings.log_keep_bytes, wanted);
+        let hold = self.image_hold(node);
+        let upto = self.kept.beyond(node.settings.log_keep_bytes, hold);
         if let Some(upto) = upto {
             self.drive(node, CoreInput::Compact { upto });
         }
@@ -231,14 +233,13 @@ impl Kept {
         self.bytes += payload + ENTRY_OVERHEAD_BYTES;
     }
 
-    /// The newest entry to forget, so that what is kept fits the limit; entries behind `wanted`
-    /// are kept for an image under way, up to twice the limit.
-    fn beyond(&mut self, limit_bytes: usize, wanted: Option<EntryIndex>) -> Option<EntryIndex> {
+    /// The newest entry to forget, so that what is kept fits the limit, or that of `hold` for what
+    /// it holds.
+    fn beyond(&mut self, limit_bytes: usize, hold: Option<Hold>) -> Option<EntryIndex> {
         let mut upto = None;
         while let Some(&(index, bytes)) = self.entries.front() {
-            let held = wanted.is_some_and(|wanted| index >= wanted);
-            let limit = if held { limit_bytes.saturating_mul(2) } else { limit_bytes };
-            if self.bytes <= limit {
+            let held = hold.filter(|hold| index >= hold.from);
+            if self.bytes <= held.map_or(limit_bytes, |hold| hold.limit_bytes) {
                 break;
             }
             self.entries.pop_front();
@@ -246,6 +247,17 @@ impl Kept {
             upto = Some(index);
         }
         upto
+    }
+
+    /// The first entry that would be kept if nobody needed more than the limit; none if none is.
+    pub(super) fn oldest_within(&self, limit_bytes: usize) -> Option<EntryIndex> {
+        let mut left = self.bytes;
+        let fits = |(_, bytes): &&(EntryIndex, usize)| {
+            let fits = left <= limit_bytes;
+            left -= bytes;
+            fits
+        };
+        self.entries.iter().find(fits).map(|(index, _)| *index)
     }
 }
 
@@ -272,10 +284,18 @@ mod tests {
         let entry = |index| Entry { index: EntryIndex(index), term: Term(1), body: Body::Noop };
         let mut kept = Kept::default();
         (1..=10).for_each(|index| kept.push(&entry(index)));
-        assert_eq!(kept.beyond(20 * ENTRY_OVERHEAD_BYTES, None), None);
-        assert_eq!(kept.beyond(8 * ENTRY_OVERHEAD_BYTES, None), Some(EntryIndex(2)));
-        assert_eq!(kept.beyond(4 * ENTRY_OVERHEAD_BYTES, Some(EntryIndex(3))), None);
-        assert_eq!(kept.beyond(3 * ENTRY_OVERHEAD_BYTES, Some(EntryIndex(3))), Some(EntryIndex(4)));
-        assert_eq!(kept.bytes, 6 * ENTRY_OVERHEAD_BYTES);
+        let bytes = |entries: usize| entries * ENTRY_OVERHEAD_BYTES;
+        let hold =
+            |from, entries| Some(Hold { from: EntryIndex(from), limit_bytes: bytes(entries) });
+        assert_eq!(kept.beyond(bytes(20), None), None);
+        assert_eq!(kept.oldest_within(bytes(20)), Some(EntryIndex(1)));
+        assert_eq!(kept.oldest_within(bytes(8)), Some(EntryIndex(3)));
+        assert_eq!(kept.beyond(bytes(8), None), Some(EntryIndex(2)));
+        assert_eq!(kept.beyond(bytes(4), hold(3, 8)), None);
+        assert_eq!(kept.beyond(bytes(4), hold(5, 8)), Some(EntryIndex(4)));
+        assert_eq!(kept.beyond(bytes(1), hold(5, 3)), Some(EntryIndex(7)));
+        assert_eq!(kept.bytes, bytes(3));
+        assert_eq!(kept.oldest_within(bytes(1)), Some(EntryIndex(10)));
+        assert_eq!(kept.oldest_within(bytes(1) - 1), None);
     }
 }

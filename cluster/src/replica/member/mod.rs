@@ -42,8 +42,8 @@ use farewell::Farewell;
 use leading::Leading;
 use log::Kept;
 use reads::Reads;
-use transfer::Sending;
-pub(super) use transfer::{ReceivedImage, Receiving, receive_image};
+use transfer::Transfers;
+pub(super) use transfer::{ReceivedImage, Receiving, receive_piece};
 
 /// See the module.
 pub(super) struct Member {
@@ -62,8 +62,7 @@ pub(super) struct Member {
     kept: Kept,
     /// Linked incarnations that asked to be taken in, or to get their rank.
     joiners: BTreeMap<Identity, Joiner>,
-    sending: BTreeMap<Identity, Sending>,
-    receiving: Option<Receiving>,
+    transfers: Transfers,
     farewell: Farewell,
     reads: Reads,
     /// Since when this node has no quorum or no leader.
@@ -121,8 +120,7 @@ impl Member {
             last_led: Term(0),
             kept: Kept::default(),
             joiners: BTreeMap::new(),
-            sending: BTreeMap::new(),
-            receiving: None,
+            transfers: Transfers::default(),
             farewell: Farewell::new(stopped),
             reads: Reads::default(),
             unable_since: None,
@@ -176,6 +174,7 @@ impl Member {
         self.expire(node);
         self.expire_reads(node);
         self.close_window_if_due(node);
+        self.pump_images(node);
     }
 
     /// What is repeated because messages can be lost.
@@ -183,7 +182,7 @@ impl Member {
         self.farewell.note_links(node);
         self.ask_for_rank(node);
         self.admit(node);
-        self.restart_stalled_images(node);
+        self.look_at_images(node);
         self.say_farewell(node);
         self.give_waiting(node);
         self.repeat_old_question(node);
@@ -191,6 +190,7 @@ impl Member {
 
     pub(super) fn link_up(&mut self, node: &mut Node, peer: Identity) {
         self.farewell.linked(peer);
+        self.image_link_up(node, peer);
         self.drive(node, CoreInput::PeerUp { peer });
         self.repeat_goodbye(node, peer);
     }
@@ -198,10 +198,7 @@ impl Member {
     pub(super) fn link_broke(&mut self, node: &mut Node, peer: Identity) {
         self.joiners.remove(&peer);
         self.reads.link_broke(peer);
-        self.sending.remove(&peer);
-        if self.receiving.as_ref().is_some_and(|receiving| receiving.from == peer) {
-            self.receiving = None;
-        }
+        self.image_link_broke(node, peer);
         self.drive(node, CoreInput::PeerDown { peer });
     }
 
@@ -228,18 +225,12 @@ impl Member {
                 self.request_from(node, from, term, id, request);
             }
             PeerMessage::Refused { id, term, reason } => self.refused(node, id, term, reason),
-            PeerMessage::Image(chunk) => self.image_chunk(node, from, chunk),
-            PeerMessage::Received { last, bytes } => self.image_received(node, from, last, bytes),
-            PeerMessage::Installed { last } => {
-                if self.sending.get(&from).is_some_and(|sending| sending.last() == last) {
-                    self.sending.remove(&from);
-                }
-                if let Some(link) = node.links.get_mut(&from.node) {
-                    link.standing = Some(self.standing()); // its own word for it may be lost
-                }
-                self.drive(node, CoreInput::ImageSent { to: from, last });
-                self.admit(node);
+            PeerMessage::Image(piece) => self.image_piece(node, from, piece),
+            PeerMessage::AskImage { image } => self.image_asked(node, from, image),
+            PeerMessage::Received { image, pieces } => {
+                self.image_received(node, from, image, pieces);
             }
+            PeerMessage::Installed { last } => self.image_installed(node, from, last),
             PeerMessage::Leave => self.remove_member(node, from),
             PeerMessage::Left => self.end_detached(node),
             PeerMessage::Removed => self.removed(),
@@ -282,7 +273,7 @@ impl Member {
         let window = self.leading.as_ref().map_or(NEVER, |leading| leading.window_deadline(node));
         let busy = node.pending.has_waiting()
             || !self.joiners.is_empty()
-            || !self.sending.is_empty()
+            || self.transfers.is_busy()
             || node.ending != super::node::Ending::No
             || !self.farewell.is_quiet()
             || self.wants_rank(node)
@@ -290,7 +281,8 @@ impl Member {
         let round = if busy { self.last_round + ROUND_MS } else { NEVER };
         let deadline = node.pending.next_deadline().unwrap_or(NEVER);
         let reads = self.reads.next_deadline().unwrap_or(NEVER);
-        self.core.next_wakeup().min(window).min(round).min(deadline).min(reads)
+        let piece = self.transfers.next_piece_at(node);
+        self.core.next_wakeup().min(window).min(round).min(deadline).min(reads).min(piece)
     }
 
     fn announce(&mut self, node: &mut Node) {
