@@ -182,6 +182,30 @@ pub enum Error {
     /// The record does not exist in the transaction's view.
     #[error("the record ({0}) does not exist (any more); nothing was written")]
     Gone(Handle),
+    /// Add, min or max of a field that is no integer, or part of an index.
+    #[error(
+        "{class}.{field} {why}, so it cannot be added to; nothing was written, read the record \
+         and update it"
+    )]
+    NotAddable {
+        /// The class.
+        class: String,
+        /// The field.
+        field: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Add, min or max of a field that is null.
+    #[error(
+        "{class}.{field} is null, so it cannot be added to; nothing was written, update it to a \
+         number first"
+    )]
+    NullAddend {
+        /// The class.
+        class: String,
+        /// The field.
+        field: String,
+    },
     /// A transaction that writes replicated classes wrote a local one, or the other way round.
     #[error(
         "a transaction writes either replicated or local classes, and {class} is of the other \

@@ -130,4 +130,8 @@ pub enum Bug {
     FreeListOrder,
     /// What is written is not certified: updates are lost.
     WritesUnchecked,
+    /// Who adds to a record does not look for who wrote it.
+    AddersUnchecked,
+    /// Who writes or reads a record does not look for who added to it: additions are lost.
+    AddersForgotten,
 }

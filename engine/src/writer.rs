@@ -251,6 +251,15 @@ impl Writer {
             Some(Bug::CertifyIgnoresReads) => reads = ReadSet::default(),
             Some(Bug::ReadSetRangeMissed) => reads.ranges.clear(),
             Some(Bug::WritesUnchecked) => footprint.points.clear(),
+            Some(Bug::AddersUnchecked) => footprint.adders.clear(),
+            Some(Bug::AddersForgotten) => {
+                return certify::certify(
+                    &self.base.without_adders(),
+                    &tail.without_adders(),
+                    request,
+                    budget,
+                );
+            }
             _ => {}
         }
         let request = Request { footprint: &footprint, reads: &reads, ..request };

@@ -25,6 +25,7 @@ class Item {
     ref<Item> link;
     vector<ref<Item>> links;
     autoid n;
+    signed<1> c;
     unique hash<k> by_k;
     unique tree<s> by_s;
     tree<v desc, s> by_vs;
@@ -77,7 +78,7 @@ fn sample() -> (Database, Vec<Submission>) {
     let db = Database::open_with("x", dictionary(), DatabaseParams::default(), path).unwrap();
     *keep.db.lock().unwrap() = Some(db.clone());
     let text = |text: &str| Value::Text(text.to_owned());
-    let mut first: Option<Handle> = None;
+    let (mut first, mut counter): (Option<Handle>, Option<Handle>) = (None, None);
     for step in 0..6_u64 {
         let mut connection = db.connect().unwrap();
         let tx = connection.begin(Access::ReadWrite, Isolation::Serializable).unwrap();
@@ -99,8 +100,15 @@ fn sample() -> (Database, Vec<Submission>) {
         if let Some(first) = first {
             tx.update_fields(first, &[("v", Value::Signed(step as i64)), link]).unwrap();
         }
+        if let Some(counter) = counter {
+            tx.add(counter, "c", 40).unwrap();
+            tx.min(counter, "c", 90).unwrap();
+        }
         let committed = tx.commit().unwrap();
         first = first.or(committed.resolve(one));
+        if step == 1 {
+            counter = committed.resolve(two);
+        }
         if step % 2 == 0 {
             db.transact(Isolation::Snapshot, |tx| tx.delete(committed.resolve(two).unwrap()))
                 .unwrap();

@@ -22,11 +22,14 @@ fn every_answer_and_decision_is_that_of_the_model() {
         seen.early_aborts += of_run.early_aborts;
         seen.conflicts_with_tail += of_run.conflicts_with_tail;
         seen.violations += of_run.violations;
+        seen.additions += of_run.additions;
+        seen.blind_sums += of_run.blind_sums;
         seen.images += of_run.images;
         seen.repeats += of_run.repeats;
     }
     // A run that met too little proves too little.
     assert!(seen.commits > 8000, "{seen:?}");
     assert!(seen.early_aborts > 5000 && seen.conflicts_with_tail > 3000, "{seen:?}");
+    assert!(seen.additions > 10000 && seen.blind_sums > 200, "{seen:?}");
     assert!(seen.violations > 10000 && seen.images > 1000 && seen.repeats > 10000, "{seen:?}");
 }

@@ -2,11 +2,14 @@
 #![cfg(feature = "planted-bugs")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/sums.rs"]
+mod sums;
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quorate_engine::{Bug, DatabaseParams};
+use support::Random;
 use support::world::World;
 
 /// How many schedules a bug may survive.
@@ -40,6 +43,25 @@ fn ignored_ranges_are_found() {
 #[test]
 fn lost_updates_are_found() {
     is_found(Bug::WritesUnchecked);
+}
+
+#[test]
+fn adding_to_what_another_wrote_is_found() {
+    is_found(Bug::AddersUnchecked);
+}
+
+#[test]
+fn lost_additions_are_found() {
+    is_found(Bug::AddersForgotten);
+}
+
+#[test]
+fn sums_that_lost_something_are_found() {
+    let mut params = DatabaseParams::default();
+    params.bug = Some(Bug::AddersForgotten);
+    let run = |seed: &u64| sums::run(*seed, params.clone());
+    let found = (1..=SEEDS).find(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err());
+    assert!(found.is_some(), "additions were lost and nobody noticed");
 }
 
 #[test]

@@ -36,6 +36,10 @@ local class Note {
     ref<Account> about;
     unique tree<text> by_text;
 };
+class Tally {
+    signed<1> votes;
+    string name;
+};
 ";
 
 macro_rules! scripts {
@@ -50,6 +54,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    adders_commute,
     autoid_never_reused,
     cursor_own_writes,
     delete_update_conflict,
@@ -198,6 +203,16 @@ impl Bank {
                 let values: Vec<(&str, Value)> =
                     values.iter().map(|(field, value)| (field.as_str(), value.clone())).collect();
                 tx.update_fields(handle, &values)?;
+                String::new()
+            }
+            operator @ ("add" | "min" | "max") => {
+                let handle = self.handle(&next()?)?;
+                let (field, number) = (next()?, next()?.parse::<i64>()?);
+                match operator {
+                    "add" => tx.add(handle, &field, number)?,
+                    "min" => tx.min(handle, &field, number)?,
+                    _ => tx.max(handle, &field, number)?,
+                }
                 String::new()
             }
             "delete" => {

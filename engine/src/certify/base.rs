@@ -28,7 +28,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::footprint::{Footprint, RangeRead, raise};
+use super::footprint::{Footprint, RangeRead, adder_point, raise};
 use super::history::{self, Generation, History, OrderedKey};
 use crate::Index;
 
@@ -50,6 +50,8 @@ pub(crate) struct Base {
     /// What all of `closed` take.
     closed_bytes: u64,
     open: Open,
+    /// No adder is newer: most databases have none, and need not look for them.
+    last_adder: Index,
 }
 
 /// The newest generation: everything written after `start`.
@@ -69,6 +71,7 @@ impl Base {
             closed: VecDeque::new(),
             closed_bytes: 0,
             open: Open::default(),
+            last_adder: Index(0),
         }
     }
 
@@ -87,6 +90,7 @@ impl Base {
             points: newest.points.iter().copied().collect(),
             ordered: newest.ordered.iter().copied().collect(),
         };
+        base.last_adder = base.last; // not known better: they are looked for
         base
     }
 
@@ -110,6 +114,9 @@ impl Base {
     /// Adds the footprint of the transaction at `index`, the one after [`Base::last`].
     pub(crate) fn observe(&mut self, index: Index, footprint: &Footprint) {
         self.advance(index);
+        if !footprint.adders.is_empty() {
+            self.last_adder = index;
+        }
         for point in footprint.written() {
             raise(self.open.points.entry(point).or_default(), index);
         }
@@ -149,6 +156,17 @@ impl Base {
     pub(crate) fn written_after(&self, point: u64, snapshot: Index) -> bool {
         self.open.points.get(&point).is_some_and(|last| *last > snapshot)
             || self.after(snapshot).any(|generation| generation.written_after(point, snapshot))
+    }
+
+    /// As it would be if nobody had looked for adders.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn without_adders(&self) -> Base {
+        Base { last_adder: Index(0), ..self.clone() }
+    }
+
+    /// True if something was added to the record of `point` after `snapshot`.
+    pub(crate) fn added_after(&self, point: u64, snapshot: Index) -> bool {
+        self.last_adder > snapshot && self.written_after(adder_point(point), snapshot)
     }
 
     /// True if a key in `range` was written after `snapshot`.
@@ -194,6 +212,7 @@ mod tests {
             memberships: Vec::new(),
             ordered: points.iter().map(|p| (IndexId(1), key_prefix(&p.to_be_bytes()))).collect(),
             dependencies: Vec::new(),
+            adders: Vec::new(),
             byte_delta: 0,
         }
     }

@@ -52,6 +52,9 @@ pub struct Footprint {
     pub ordered: Vec<(IndexId, [u8; 16])>,
     /// Checked, not written: targets of new references.
     pub dependencies: Vec<u64>,
+    /// Added to: records whose integers are changed without being read. Checked for who wrote
+    /// them, and remembered for those who write or read them.
+    pub adders: Vec<u64>,
     /// How many bytes records and indexes grow by, by the logical formula.
     pub byte_delta: i64,
 }
@@ -59,8 +62,14 @@ pub struct Footprint {
 impl Footprint {
     /// All points that count as written.
     pub(crate) fn written(&self) -> impl Iterator<Item = u64> + '_ {
-        self.points.iter().chain(&self.memberships).copied()
+        let adders = self.adders.iter().map(|point| adder_point(*point));
+        self.points.iter().chain(&self.memberships).copied().chain(adders)
     }
+}
+
+/// The point that is written instead of a record's own by those who only add to it.
+pub(crate) fn adder_point(record_point: u64) -> u64 {
+    record_point ^ 0x9E37_79B9_7F4A_7C15
 }
 
 /// A range of keys of one index that was read: both ends cut, both included.

@@ -17,11 +17,16 @@
 //!
 //! | | is checked against | is remembered as written |
 //! | --- | --- | --- |
-//! | records updated and deleted, unique keys given and taken | yes | yes |
+//! | records updated and deleted, unique keys given and taken | yes, and for adders | yes |
+//! | records added to | yes | as adders |
 //! | targets of new references | yes | no |
 //! | keys of all indexes given and taken, cut | no | yes, as ordered |
 //! | membership of classes inserted to or deleted from | no | yes |
-//! | points and ranges read, if serializable | yes | no |
+//! | points and ranges read, if serializable | yes, points for adders too | no |
+//!
+//! A record thus has two points: who updates or deletes it writes the one, who only adds to its
+//! integers the *adder* point. Adders look for writers, writers and readers for both, and adders
+//! not for each other, since in whatever order they are applied each finds what it needs.
 //!
 //! Architecture invariant: this module is pure and must compile without `store`. A decision is a
 //! function of the log up to the last index of the tail and of the configured budget. So a new
@@ -129,7 +134,12 @@ pub(crate) fn certify(
     let snapshot = request.snapshot;
     let written =
         |point: &u64| base.written_after(*point, snapshot) || tail.written_after(*point, snapshot);
-    if footprint.points.iter().any(written) || footprint.dependencies.iter().any(written) {
+    let added =
+        |point: &u64| base.added_after(*point, snapshot) || tail.added_after(*point, snapshot);
+    if footprint.points.iter().any(|point| written(point) || added(point))
+        || footprint.dependencies.iter().any(written)
+        || footprint.adders.iter().any(written)
+    {
         return Err(Refusal::Conflict);
     }
     check_budget(base, tail, footprint.byte_delta, budget)
@@ -152,10 +162,14 @@ pub(crate) fn check_reads(
     }
     let written =
         |point: &u64| base.written_after(*point, snapshot) || tail.written_after(*point, snapshot);
+    let added =
+        |point: &u64| base.added_after(*point, snapshot) || tail.added_after(*point, snapshot);
     let range_written = |range: &RangeRead| {
         base.range_written_after(range, snapshot) || tail.range_written_after(range, snapshot)
     };
-    if reads.points.iter().any(written) || reads.ranges.iter().any(range_written) {
+    if reads.points.iter().any(|point| written(point) || added(point))
+        || reads.ranges.iter().any(range_written)
+    {
         return Err(Refusal::Conflict);
     }
     Ok(())

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use quorate_schema::IndexId;
 
-use super::footprint::{Footprint, KeyPrefix, RangeRead, raise};
+use super::footprint::{Footprint, KeyPrefix, RangeRead, adder_point, raise};
 use crate::outcome::Fate;
 use crate::{Index, Outcome, TransactionId};
 
@@ -28,6 +28,8 @@ pub struct Tail {
     ordered: BTreeMap<(IndexId, KeyPrefix), Index>,
     /// With the index of the entry that settled it.
     known: HashMap<TransactionId, (Index, Fate)>,
+    /// The newest index that added to a record, or one after it.
+    last_adder: Index,
     /// By origin: its highest low water here, and the newest index that brought one.
     low_waters: HashMap<u128, (u64, Index)>,
 }
@@ -57,6 +59,7 @@ impl Tail {
             points: HashMap::new(),
             ordered: BTreeMap::new(),
             known: HashMap::new(),
+            last_adder: Index(0),
             low_waters: HashMap::new(),
         }
     }
@@ -84,6 +87,9 @@ impl Tail {
         }
         for key in &footprint.ordered {
             raise(self.ordered.entry(*key).or_default(), index);
+        }
+        if !footprint.adders.is_empty() {
+            self.last_adder = index;
         }
         self.commit(index, footprint.id, footprint.low_water);
         self.byte_delta += i128::from(footprint.byte_delta);
@@ -179,6 +185,17 @@ impl Tail {
         self.points.get(&point).is_some_and(|last| *last > snapshot)
     }
 
+    /// As it would be if nobody had looked for adders.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn without_adders(&self) -> Tail {
+        Tail { last_adder: Index(0), ..self.clone() }
+    }
+
+    /// True if something was added to the record of `point` after `snapshot`.
+    pub(crate) fn added_after(&self, point: u64, snapshot: Index) -> bool {
+        self.last_adder > snapshot && self.written_after(adder_point(point), snapshot)
+    }
+
     pub(crate) fn range_written_after(&self, range: &RangeRead, snapshot: Index) -> bool {
         let bounds = (range.index, range.low)..=(range.index, range.high);
         self.ordered.range(bounds).any(|(_, last)| *last > snapshot)
@@ -231,6 +248,7 @@ mod tests {
             memberships: Vec::new(),
             ordered: vec![(IndexId(0), key_prefix(&[point as u8]))],
             dependencies: Vec::new(),
+            adders: Vec::new(),
             byte_delta,
         }
     }

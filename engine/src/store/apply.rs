@@ -3,7 +3,8 @@
 //! The order of steps is fixed, because ids are given out in it and must be equal on all nodes:
 //! 1. changes, in order: deleted places go to the free list, all index keys given up leave;
 //! 2. inserts, in order: each takes the place freed last, else a new one, and its autoid;
-//! 3. images and keys are patched with these numbers, records and index keys go in.
+//! 3. images and keys are patched with these numbers, records and index keys go in;
+//! 4. additions, in order, which no index can see.
 //!
 //! What contradicts the root is refused as [`Malformed`]: no correct leader admits it. The next
 //! root is built beside, so a refusal leaves nothing behind.
@@ -17,7 +18,7 @@ use quorate_schema::{ClassDef, ClassId, Dictionary, Key, Patch, PatchWhat, Recor
 use super::{ClassTable, Entry, KeyBytes, Place, Root, StoredRecord};
 use crate::digest::{free_digest, record_digest};
 use crate::keys::{entry_bytes, key_of, record_bytes};
-use crate::write_set::{Change, Insert, WriteSet};
+use crate::write_set::{Addition, Change, Insert, WriteSet, operated};
 use crate::{Index, Outcome};
 
 /// The lasting numbers of one inserted record.
@@ -111,6 +112,9 @@ impl<'d> Step<'d> {
         for (insert, own) in write_set.inserts.iter().zip(&given) {
             self.insert(insert, own, &given)?;
         }
+        for addition in &write_set.additions {
+            self.add(addition)?;
+        }
         if self.byte_delta != write_set.byte_delta {
             return Err(refused("a byte delta that is not the sum of its changes"));
         }
@@ -187,6 +191,22 @@ impl<'d> Step<'d> {
             self.put_key(insert.class, position, own.id, key, given, own.autoid)?;
         }
         self.put_record(insert.class, own.id, own.creation, image);
+        Ok(())
+    }
+
+    /// Step 4 of one record.
+    fn add(&mut self, addition: &Addition) -> Result<(), Malformed> {
+        let class = self.class(addition.class);
+        let old = match self.next.class(class.id).records.get(&addition.id) {
+            Some(old) if old.creation == addition.creation => Arc::clone(old),
+            _ => return Err(refused("an addition to a record that is not there")),
+        };
+        let new = operated(self.dictionary, class, &old.image, &addition.operations)
+            .ok_or(refused("an addition to null"))?;
+        self.byte_delta -= record_bytes(&old.image);
+        let digest = record_digest(class.id, addition.id, old.creation, &old.image);
+        self.next.digest = self.next.digest.wrapping_sub(digest);
+        self.put_record(class.id, addition.id, old.creation, new.image.into());
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use super::{State, Transaction};
 use crate::keys::{entry_bytes, key_of, record_bytes, total_bytes};
 use crate::store::Given;
 use crate::write_set::{
-    Draft, DraftChange, Kind, MAX_READS_BYTES, MAX_WRITE_SET_BYTES, RemovedKey, WriteSet, stamp,
+    Addition, Draft, DraftChange, Kind, MAX_READS_BYTES, MAX_WRITE_SET_BYTES, RemovedKey, WriteSet,
+    stamp,
 };
 use crate::writer::LocalSubmission;
 use crate::{
@@ -235,10 +236,16 @@ impl Transaction<'_> {
             dependencies: overlay.dependencies.clone(),
             changes: Vec::with_capacity(overlay.changed.len()),
             inserts: Vec::with_capacity(overlay.inserted.len()),
+            additions: Vec::new(),
         };
         draft.dependencies.sort_unstable();
         draft.dependencies.dedup();
         for ((class, id), changed) in &overlay.changed {
+            if let Some(operations) = &changed.added {
+                let (creation, operations) = (changed.old.creation, operations.clone());
+                draft.additions.push(Addition { class: *class, id: *id, creation, operations });
+                continue;
+            }
             let change = draft_change(dictionary, *class, *id, changed, &places, &mut draft);
             draft.changes.push(change);
         }

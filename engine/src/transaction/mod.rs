@@ -10,6 +10,7 @@
 //! what it reads; one on a snapshot only does not. The overlay is kept behind a `RefCell`, so that
 //! cursors can stay open while the transaction writes; no borrow outlives a call.
 
+mod add;
 mod commit;
 mod cursor;
 mod handle;

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use quorate_schema::{ClassId, IndexId, Key};
 
+use crate::Handle;
 use crate::store::{ClassTable, KeyBytes, Place, StoredRecord};
-use crate::write_set::Kind;
+use crate::write_set::{Kind, Operation};
 
 /// The place of a record as its transaction sees it: committed ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +25,14 @@ pub(super) enum RecordKey {
 
 impl RecordKey {
     pub(super) const MIN: RecordKey = RecordKey::Committed(0);
+
+    pub(super) fn of(handle: Handle) -> RecordKey {
+        if handle.is_provisional() {
+            RecordKey::Provisional(handle.id)
+        } else {
+            RecordKey::Committed(handle.id)
+        }
+    }
 }
 
 /// A place in an index, in the order of keys, then records.
@@ -43,6 +52,9 @@ pub(super) struct Changed {
     pub(super) old: Arc<StoredRecord>,
     /// None once deleted.
     pub(super) new: Option<Own>,
+    /// What was added to it, if nothing else was done to it: then `new` is only how the
+    /// transaction sees it.
+    pub(super) added: Option<Vec<Operation>>,
 }
 
 /// See the module.

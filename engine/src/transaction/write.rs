@@ -84,7 +84,10 @@ impl<'c> Transaction<'c> {
             }
             RecordKey::Committed(id) => {
                 let changed = overlay.changed.entry((class.id, id));
-                changed.or_insert(Changed { old: current.stored, new: None }).new = None;
+                let changed =
+                    changed.or_insert(Changed { old: current.stored, new: None, added: None });
+                changed.new = None;
+                changed.added = None;
             }
         }
         overlay.kind = Some(kind_of(class));
@@ -183,8 +186,10 @@ impl<'c> Transaction<'c> {
             }
             RecordKey::Committed(id) => {
                 let changed = overlay.changed.entry((class.id, id));
-                let changed = changed.or_insert(Changed { old: current.stored, new: None });
+                let changed =
+                    changed.or_insert(Changed { old: current.stored, new: None, added: None });
                 changed.new = Some(new);
+                changed.added = None;
             }
         }
     }
@@ -193,16 +198,12 @@ impl<'c> Transaction<'c> {
     fn current(&self, class: &ClassDef, handle: Handle) -> Result<(RecordKey, Own), Error> {
         self.note_record(handle);
         let stored = self.stored(handle).ok_or(Error::Gone(handle))?;
-        let record = if handle.is_provisional() {
-            RecordKey::Provisional(handle.id)
-        } else {
-            RecordKey::Committed(handle.id)
-        };
+        let record = RecordKey::of(handle);
         let keys = self.keys(class, &stored.image);
         Ok((record, Own { class: class.id, stored, keys }))
     }
 
-    fn own(&self, class: &ClassDef, encoded: EncodedRecord, creation: u64) -> Own {
+    pub(super) fn own(&self, class: &ClassDef, encoded: EncodedRecord, creation: u64) -> Own {
         let keys = self.keys(class, &encoded.image);
         let stored = Arc::new(StoredRecord { creation, image: encoded.image.into() });
         Own { class: class.id, stored, keys }
@@ -319,7 +320,7 @@ impl<'c> Transaction<'c> {
         }
     }
 
-    fn expect_writable(&self, class: &ClassDef) -> Result<(), Error> {
+    pub(super) fn expect_writable(&self, class: &ClassDef) -> Result<(), Error> {
         if self.access == Access::ReadOnly {
             return Err(Error::ReadOnlyTransaction);
         }
@@ -341,16 +342,16 @@ impl<'c> Transaction<'c> {
         class: &ClassDef,
         values: &[(&str, Value)],
     ) -> Result<Vec<(FieldId, Value)>, Error> {
-        let field = |(name, value): &(&str, Value)| match class.field(name) {
-            Some((field, _)) => Ok((field, value.clone())),
-            None => {
-                let known = class.fields.iter().map(|field| field.name.as_str());
-                let hint = nearest(name, known).map(str::to_owned);
-                let (class, name) = (class.name.clone(), (*name).to_owned());
-                Err(Error::UnknownField { class, name, hint })
-            }
-        };
+        let field = |(name, value): &(&str, Value)| Ok((self.field(class, name)?, value.clone()));
         values.iter().map(field).collect()
+    }
+
+    pub(super) fn field(&self, class: &ClassDef, name: &str) -> Result<FieldId, Error> {
+        class.field(name).map(|(field, _)| field).ok_or_else(|| {
+            let known = class.fields.iter().map(|field| field.name.as_str());
+            let hint = nearest(name, known).map(str::to_owned);
+            Error::UnknownField { class: class.name.clone(), name: name.to_owned(), hint }
+        })
     }
 
     fn new_targets(

@@ -9,9 +9,13 @@
 //! name that is not there, they lead nowhere, as those do whose target was deleted.
 
 use quorate_schema::bytes::{Malformed, Reader};
-use quorate_schema::{ClassDef, ClassId, Dictionary, Patch, PatchWhat, Reference};
+use quorate_schema::{ClassDef, ClassId, Dictionary, FieldId, Patch, PatchWhat, Reference};
 
-use super::{Change, Insert, Kind, MAX_WRITE_SET_BYTES, Removed, VERSION, WriteSet};
+use super::draft::OPERATION_BYTES;
+use super::{
+    Addition, Change, Insert, Kind, MAX_WRITE_SET_BYTES, Operation, Operator, Removed, VERSION,
+    WriteSet, refusal,
+};
 use crate::keys::key_of;
 use crate::{Index, Isolation, TransactionId};
 
@@ -42,6 +46,18 @@ pub(super) fn decode<'a>(
     for _ in 0..from.count(8)? {
         let insert = insert(&mut from, dictionary, kind)?;
         write_set.inserts.push(insert);
+    }
+    for _ in 0..from.count(24 + OPERATION_BYTES)? {
+        let addition = addition(&mut from, dictionary, kind)?;
+        let place = (addition.class, addition.id);
+        if write_set.additions.last().is_some_and(|last| (last.class, last.id) >= place) {
+            return Err(from.malformed("additions out of order"));
+        }
+        let by_place = |change: &Change<'_>| (change.class, change.id);
+        if write_set.changes.binary_search_by_key(&place, by_place).is_ok() {
+            return Err(from.malformed("an addition to a record that is changed too"));
+        }
+        write_set.additions.push(addition);
     }
     if write_set.operation_count() == 0 {
         return Err(from.malformed("a write set that writes nothing"));
@@ -85,6 +101,7 @@ fn header<'a>(from: &mut Reader<'_>, kind: Kind) -> Result<WriteSet<'a>, Malform
         dependencies: Vec::new(),
         changes: Vec::new(),
         inserts: Vec::new(),
+        additions: Vec::new(),
     })
 }
 
@@ -157,6 +174,39 @@ fn insert<'a>(
     Ok(Insert { class: class.id, image, patches, added })
 }
 
+fn addition(
+    from: &mut Reader<'_>,
+    dictionary: &Dictionary,
+    kind: Kind,
+) -> Result<Addition, Malformed> {
+    let class = class(from, dictionary, kind)?;
+    let (id, creation) = (from.u64()?, from.u64()?);
+    let count = from.count(OPERATION_BYTES)?;
+    if count == 0 {
+        return Err(from.malformed("an addition of nothing"));
+    }
+    let mut operations = Vec::with_capacity(count);
+    for _ in 0..count {
+        let field = FieldId(from.u32()?);
+        if field.0 as usize >= class.fields.len() || refusal(class, field).is_some() {
+            return Err(from.malformed("an addition to a field that cannot be added to"));
+        }
+        let operator = match from.u8()? {
+            0 => Operator::Add,
+            1 => Operator::Min,
+            2 => Operator::Max,
+            _ => return Err(from.malformed("an operator that does not exist")),
+        };
+        let operand = from.u128()? as i128;
+        let operation = Operation::new(field, operator, operand);
+        if operation.operand != operand {
+            return Err(from.malformed("an operand that is greater than it need be"));
+        }
+        operations.push(operation);
+    }
+    Ok(Addition { class: class.id, id, creation, operations })
+}
+
 fn class<'d>(
     from: &mut Reader<'_>,
     dictionary: &'d Dictionary,
@@ -192,7 +242,9 @@ fn check_numbers(from: &Reader<'_>, write_set: &WriteSet<'_>) -> Result<(), Malf
     if !of_changes.chain(of_inserts).all(exists) {
         return Err(from.malformed("a reference to a record that is not inserted"));
     }
-    if write_set.changes.iter().any(|change| change.creation == Reference::PROVISIONAL) {
+    let changed = write_set.changes.iter().map(|change| change.creation);
+    let added = write_set.additions.iter().map(|addition| addition.creation);
+    if changed.chain(added).any(|creation| creation == Reference::PROVISIONAL) {
         return Err(from.malformed("a change of a record that is not committed"));
     }
     Ok(())

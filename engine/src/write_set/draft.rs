@@ -3,7 +3,7 @@
 use quorate_schema::ClassId;
 use quorate_schema::bytes::Writer;
 
-use super::{Kind, VERSION};
+use super::{Addition, Kind, Operator, VERSION};
 use crate::{Index, Isolation, TransactionId};
 
 /// A write set before it has an id: everything that is checked and refused comes before that.
@@ -17,6 +17,8 @@ pub(crate) struct Draft {
     /// In order of (class, id), each once.
     pub(crate) changes: Vec<DraftChange>,
     pub(crate) inserts: Vec<(ClassId, Vec<u8>)>,
+    /// In order of (class, id), each once, none among the changes.
+    pub(crate) additions: Vec<Addition>,
 }
 
 /// One update or delete.
@@ -38,8 +40,11 @@ pub(crate) struct RemovedKey {
     pub(crate) has_null: bool,
 }
 
-/// Bytes of the header with the counts of the three lists.
-pub(crate) const HEADER_BYTES: usize = 3 + 16 + 8 + 8 + 8 + 8 + 3 * 4;
+/// Bytes of the header with the counts of the four lists.
+pub(crate) const HEADER_BYTES: usize = 3 + 16 + 8 + 8 + 8 + 8 + 4 * 4;
+
+/// Bytes of one operation of an addition.
+pub(super) const OPERATION_BYTES: usize = 4 + 1 + 16;
 
 impl Draft {
     /// The size of the encoding, in bytes; exact.
@@ -49,10 +54,13 @@ impl Draft {
             let image = change.image.as_ref().map_or(0, |image| 4 + image.len());
             1 + 4 + 8 + 8 + image + 4 + change.removed.iter().map(key).sum::<usize>()
         };
+        let addition =
+            |addition: &Addition| 4 + 8 + 8 + 4 + OPERATION_BYTES * addition.operations.len();
         HEADER_BYTES
             + 8 * self.dependencies.len()
             + self.changes.iter().map(change).sum::<usize>()
             + self.inserts.iter().map(|(_, image)| 4 + 4 + image.len()).sum::<usize>()
+            + self.additions.iter().map(addition).sum::<usize>()
     }
 
     /// The bytes of the write set, valid but without a name: see [`stamp`].
@@ -80,6 +88,8 @@ impl Draft {
             to.u32(class.0);
             to.bytes(image);
         }
+        put_count(&mut to, self.additions.len());
+        self.additions.iter().for_each(|addition| addition.encode(&mut to));
         debug_assert_eq!(to.len(), self.encoded_bytes(), "the size was foretold wrongly");
         to.finish()
     }
@@ -115,6 +125,24 @@ impl DraftChange {
             put_count(to, removed.position);
             to.u8(u8::from(removed.has_null));
             to.bytes(&removed.key);
+        }
+    }
+}
+
+impl Addition {
+    fn encode(&self, to: &mut Writer) {
+        to.u32(self.class.0);
+        to.u64(self.id);
+        to.u64(self.creation);
+        put_count(to, self.operations.len());
+        for operation in &self.operations {
+            to.u32(operation.field.0);
+            to.u8(match operation.operator {
+                Operator::Add => 0,
+                Operator::Min => 1,
+                Operator::Max => 2,
+            });
+            to.u128(operation.operand as u128);
         }
     }
 }

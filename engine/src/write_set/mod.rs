@@ -8,6 +8,8 @@
 //!                 update: creation, the new image, the index keys it gives up
 //!                 delete: creation, all its index keys
 //! inserts       class and image, numbered from 0; images name each other by these numbers
+//! additions     in order of (class, id), none of them among the changes: creation, and what is
+//!               done to which integer field, whatever it holds by then
 //! ```
 //!
 //! Images are whole and canonical. Keys given up are carried, because the certifier needs them and
@@ -20,6 +22,7 @@
 
 mod decode;
 mod draft;
+mod operation;
 mod submission;
 
 use quorate_schema::bytes::Malformed;
@@ -30,6 +33,7 @@ use crate::digest::{membership_point, record_point, unique_key_point};
 use crate::{Footprint, Index, Isolation, TransactionId};
 
 pub(crate) use draft::{Draft, DraftChange, RemovedKey, stamp};
+pub(crate) use operation::{Operation, Operator, operated, refusal};
 pub(crate) use submission::MAX_READS_BYTES;
 pub use submission::Submission;
 
@@ -37,7 +41,7 @@ pub use submission::Submission;
 pub const MAX_WRITE_SET_BYTES: usize = 128 << 20;
 
 /// The version of the encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Whether classes that all nodes share are written, or those of this node alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,7 @@ pub struct WriteSet<'a> {
     pub(crate) dependencies: Vec<u64>,
     pub(crate) changes: Vec<Change<'a>>,
     pub(crate) inserts: Vec<Insert<'a>>,
+    pub(crate) additions: Vec<Addition>,
 }
 
 /// The update (with an image) or delete (without) of one committed record.
@@ -90,6 +95,16 @@ pub(crate) struct Insert<'a> {
     pub(crate) patches: Vec<Patch>,
     /// One for each index of the class.
     pub(crate) added: Vec<Key>,
+}
+
+/// What is done to the integers of one committed record.
+#[derive(Clone, Debug)]
+pub(crate) struct Addition {
+    pub(crate) class: ClassId,
+    pub(crate) id: u64,
+    pub(crate) creation: u64,
+    /// At least one, on fields that have no [`refusal`].
+    pub(crate) operations: Vec<Operation>,
 }
 
 impl<'a> WriteSet<'a> {
@@ -133,9 +148,9 @@ impl<'a> WriteSet<'a> {
         self.isolation
     }
 
-    /// How many records it inserts, updates or deletes.
+    /// How many records it inserts, updates, deletes or adds to.
     pub fn operation_count(&self) -> usize {
-        self.changes.len() + self.inserts.len()
+        self.changes.len() + self.inserts.len() + self.additions.len()
     }
 
     /// What it touches, for the certifier.
@@ -147,6 +162,7 @@ impl<'a> WriteSet<'a> {
             memberships: Vec::new(),
             ordered: Vec::with_capacity(2 * self.operation_count()),
             dependencies: self.dependencies.clone(),
+            adders: Vec::with_capacity(self.additions.len()),
             byte_delta: self.byte_delta,
         };
         for change in &self.changes {
@@ -168,6 +184,9 @@ impl<'a> WriteSet<'a> {
             for (index, key) in indexes.iter().zip(&insert.added) {
                 add_new_key(&mut footprint, index, key);
             }
+        }
+        for addition in &self.additions {
+            footprint.adders.push(record_point(addition.class, addition.id));
         }
         footprint.memberships.sort_unstable();
         footprint.memberships.dedup();

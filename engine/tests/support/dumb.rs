@@ -17,6 +17,8 @@ class Item {
     ref<Item> link;
     vector<ref<Item>> links;
     autoid n;
+    signed<1> c;
+    nullable unsigned<1> u;
     unique hash<k> by_k;
     unique tree<s> by_s;
     tree<v desc, s> by_vs;
@@ -97,7 +99,14 @@ pub(crate) struct Row {
     pub(crate) links: Vec<Reference>,
     /// None before the commit.
     pub(crate) n: Option<u64>,
+    /// Can be added to.
+    pub(crate) c: i64,
+    /// Can be added to, unless null.
+    pub(crate) u: Option<u64>,
 }
+
+/// What is done to a number without reading it: the field, which of add, min and max, the operand.
+pub(crate) type Addition = (&'static str, u64, i64);
 
 impl Row {
     pub(crate) fn value(&self, field: &str) -> Value {
@@ -108,13 +117,16 @@ impl Row {
             "link" => self.link.map_or(Value::Null, Value::Ref),
             "links" => Value::List(self.links.iter().copied().map(Value::Ref).collect()),
             "n" => Value::Unsigned(self.n.unwrap_or(u64::MAX)),
+            "c" => Value::Signed(self.c),
+            "u" => self.u.map_or(Value::Null, Value::Unsigned),
             other => panic!("no field {other}"),
         }
     }
 
     /// What a program writes: all but the autoid.
     pub(crate) fn values(&self) -> Vec<(&'static str, Value)> {
-        ["k", "v", "s", "link", "links"].map(|field| (field, self.value(field))).to_vec()
+        let fields = ["k", "v", "s", "link", "links", "c", "u"];
+        fields.map(|field| (field, self.value(field))).to_vec()
     }
 
     /// What a program reads.
@@ -122,7 +134,25 @@ impl Row {
         let mut values: Vec<Value> =
             ["k", "v", "s", "link", "links"].map(|field| self.value(field)).to_vec();
         values.push(self.n.map_or(Value::Null, Value::Unsigned));
+        values.extend([self.value("c"), self.value("u")]);
         values
+    }
+
+    /// False, and nothing done, if the number is null.
+    pub(crate) fn add(&mut self, (field, operator, operand): Addition) -> bool {
+        let before = if field == "c" { Some(self.c) } else { self.u.map(|u| u as i64) };
+        let Some(before) = before else { return false };
+        let after = match operator {
+            0 => before + operand,
+            1 => before.min(operand),
+            _ => before.max(operand),
+        };
+        if field == "c" {
+            self.c = after.clamp(-128, 127);
+        } else {
+            self.u = Some(after.clamp(0, 255) as u64);
+        }
+        true
     }
 
     pub(crate) fn key(&self, index: &Index) -> Vec<Value> {
@@ -201,10 +231,14 @@ pub(crate) fn place(handle: Handle) -> (bool, u64) {
     (handle.is_provisional(), handle.id)
 }
 
+/// The committed records that a transaction only added to, and what.
+pub(crate) type Added = BTreeMap<u64, Vec<Addition>>;
+
 /// What one transaction wrote, as the certifier of the model sees it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writes {
     records: BTreeSet<u64>,
+    added: BTreeSet<u64>,
     unique: Vec<(&'static str, Value)>,
     ordered: Vec<(usize, Vec<Value>)>,
     membership: bool,
@@ -212,8 +246,9 @@ pub(crate) struct Writes {
 
 impl Writes {
     /// From the rows at the snapshot and the view at the end.
-    pub(crate) fn new(old: &State, view: &View, touched: &BTreeSet<u64>) -> Writes {
-        let mut writes = Writes { records: touched.clone(), ..Writes::default() };
+    pub(crate) fn new(old: &State, view: &View, touched: &BTreeSet<u64>, added: &Added) -> Writes {
+        let (records, added) = (touched.clone(), added.keys().copied().collect());
+        let mut writes = Writes { records, added, ..Writes::default() };
         for id in touched {
             let old = &old.rows[id].1;
             match view.get(&(false, *id)) {
@@ -254,7 +289,12 @@ impl Writes {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty() && !self.membership
+        self.records.is_empty() && self.added.is_empty() && !self.membership
+    }
+
+    /// True if both added to one record.
+    pub(crate) fn adds_with(&self, other: &Writes) -> bool {
+        !self.added.is_disjoint(&other.added)
     }
 
     /// True if a transaction with these writes, new references and reads cannot follow `earlier`,
@@ -266,6 +306,8 @@ impl Writes {
         earlier: &Writes,
     ) -> bool {
         !self.records.is_disjoint(&earlier.records)
+            || !self.records.is_disjoint(&earlier.added)
+            || !self.added.is_disjoint(&earlier.records)
             || !targets.is_disjoint(&earlier.records)
             || self.unique.iter().any(|key| earlier.unique.contains(key))
             || reads.iter().any(|read| earlier.changes(read))
@@ -273,7 +315,7 @@ impl Writes {
 
     fn changes(&self, read: &Read) -> bool {
         match read {
-            Read::Record(id) => self.records.contains(id),
+            Read::Record(id) => self.records.contains(id) || self.added.contains(id),
             Read::Membership => self.membership,
             Read::Unique(name, value) => self.unique.contains(&(name, value.clone())),
             Read::Range(number, low, high) => {
@@ -308,8 +350,18 @@ fn cut_bound(bound: &Bound<Vec<Value>>) -> Bound<Vec<Value>> {
 
 impl State {
     /// The state after a transaction, whose provisional numbers are given places here.
-    pub(crate) fn apply(&self, index: u64, view: &View, touched: &BTreeSet<u64>) -> State {
+    pub(crate) fn apply(
+        &self,
+        index: u64,
+        view: &View,
+        touched: &BTreeSet<u64>,
+        added: &Added,
+    ) -> State {
         let mut next = self.clone();
+        for (id, additions) in added {
+            let row = &mut next.rows.get_mut(id).unwrap().1;
+            assert!(additions.iter().all(|addition| row.add(*addition)), "null was added to");
+        }
         for id in touched {
             if !view.contains_key(&(false, *id)) {
                 next.rows.remove(id);

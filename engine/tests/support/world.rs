@@ -19,7 +19,9 @@ use quorate_schema::bytes::{Reader, Writer};
 use quorate_schema::{Dictionary, Reference, Value};
 
 use super::Random;
-use super::dumb::{DDL, INDEXES, Read, Row, State, View, Writes, place, sorted, view};
+use super::dumb::{
+    Added, Addition, DDL, INDEXES, Read, Row, State, View, Writes, place, sorted, view,
+};
 
 /// Keeps submissions for the test, and tells their programs that the outcome is not known.
 #[derive(Default)]
@@ -71,6 +73,7 @@ struct Open {
     serializable: bool,
     view: View,
     touched: BTreeSet<u64>,
+    added: Added,
     targets: BTreeSet<u64>,
     reads: Vec<Read>,
 }
@@ -83,6 +86,9 @@ pub(crate) struct Seen {
     pub(crate) early_aborts: u64,
     pub(crate) conflicts_with_tail: u64,
     pub(crate) violations: u64,
+    pub(crate) additions: u64,
+    /// Transactions that added to a record behind another one that they had not seen.
+    pub(crate) blind_sums: u64,
     pub(crate) images: u64,
     pub(crate) repeats: u64,
 }
@@ -145,15 +151,18 @@ impl World {
         let snapshot = tx.snapshot().0 as usize;
         let view = view(&self.states[snapshot]);
         let (touched, targets) = (BTreeSet::new(), BTreeSet::new());
+        let added = Added::new();
         let reads = Vec::new();
-        self.open[slot] = Some(Open { tx, snapshot, serializable, view, touched, targets, reads });
+        self.open[slot] =
+            Some(Open { tx, snapshot, serializable, view, touched, added, targets, reads });
     }
 
     fn operate(&mut self, slot: usize) {
         let newest = self.states.last().unwrap().clone();
         let open = self.open[slot].as_mut().unwrap();
         let random = &mut self.random;
-        match random.below(10) {
+        match random.below(13) {
+            10..=12 => self.seen.additions += u64::from(open.add(random, &newest)),
             0..=2 => self.seen.violations += u64::from(open.insert(random)),
             3 | 4 => self.seen.violations += u64::from(open.update(random, &newest)),
             5 => open.delete(random, &newest),
@@ -166,7 +175,8 @@ impl World {
 
     fn commit(&mut self, slot: usize) {
         let open = self.open[slot].take().unwrap();
-        let writes = Writes::new(&self.states[open.snapshot], &open.view, &open.touched);
+        let writes =
+            Writes::new(&self.states[open.snapshot], &open.view, &open.touched, &open.added);
         let conflict = |earlier: &Writes| writes.conflicts(&open.targets, &open.reads, earlier);
         let applied = self.leader.db.visible_index().0 as usize;
         let early = self.writes[open.snapshot..applied].iter().any(conflict);
@@ -195,7 +205,10 @@ impl World {
                 self.tail.observe(index, &footprint);
                 self.log.push(Arc::clone(&submission.write_set));
                 let state = self.states.last().unwrap();
-                self.states.push(state.apply(index.0, &open.view, &open.touched));
+                self.states.push(state.apply(index.0, &open.view, &open.touched, &open.added));
+                let mut unseen = self.writes[open.snapshot..].iter();
+                let blind = unseen.any(|earlier| writes.adds_with(earlier));
+                self.seen.blind_sums += u64::from(blind);
                 self.writes.push(writes);
                 self.old.push(submission);
                 self.seen.commits += 1;
@@ -358,6 +371,8 @@ impl Open {
             link,
             links: items,
             n: None,
+            c: random.below(256) as i64 - 128,
+            u: if random.once_in(4) { None } else { Some(random.below(256)) },
         }
     }
 
@@ -446,6 +461,8 @@ impl Open {
                 "v" => row.v = new.v,
                 "s" => row.s = new.s.clone(),
                 "link" => row.link = new.link,
+                "c" => row.c = new.c,
+                "u" => row.u = new.u,
                 _ => row.links = new.links.clone(),
             }
         }
@@ -462,9 +479,38 @@ impl Open {
         false
     }
 
+    /// True if something was added, without reading it.
+    fn add(&mut self, random: &mut Random, newest: &State) -> bool {
+        let Some(handle) = self.random_handle(random, newest) else { return false };
+        let field = *random.pick(&["c", "u"]);
+        let addition: Addition = (field, random.below(3), random.below(512) as i64 - 256);
+        let added = match addition.1 {
+            0 => self.tx.add(handle, field, addition.2),
+            1 => self.tx.min(handle, field, addition.2),
+            _ => self.tx.max(handle, field, addition.2),
+        };
+        if !self.has(handle) {
+            assert!(matches!(added, Err(Error::Gone(_))), "{added:?}");
+            self.note_record(handle);
+            return false;
+        }
+        let row = &mut self.view.get_mut(&place(handle)).unwrap().1;
+        if !row.add(addition) {
+            assert!(matches!(added, Err(Error::NullAddend { .. })), "{added:?}");
+            self.note_record(handle);
+            return false;
+        }
+        added.unwrap();
+        if !handle.is_provisional() && !self.touched.contains(&handle.id) {
+            self.added.entry(handle.id).or_default().push(addition);
+        }
+        true
+    }
+
     fn replace(&mut self, handle: Handle, row: Row) {
         if !handle.is_provisional() {
             self.touched.insert(handle.id);
+            self.added.remove(&handle.id);
         }
         self.view.insert(place(handle), (handle, row));
     }
@@ -492,6 +538,7 @@ impl Open {
             }
         } else {
             self.touched.insert(handle.id);
+            self.added.remove(&handle.id);
         }
         self.view.remove(&place(handle));
     }
