@@ -46,6 +46,19 @@ impl Address {
         Ok(Address::Name(host.to_ascii_lowercase(), port))
     }
 
+    /// True if both are surely the same place. `localhost` is taken for either loopback address; no
+    /// other name is looked up.
+    pub(crate) fn is_same(&self, other: &Address) -> bool {
+        let loopback = |ip: &IpAddr| *ip == Ipv4Addr::LOCALHOST || *ip == Ipv6Addr::LOCALHOST;
+        match (self, other) {
+            (Address::Name(name, one), Address::Ip(ip, two))
+            | (Address::Ip(ip, two), Address::Name(name, one)) => {
+                name == "localhost" && one == two && loopback(ip)
+            }
+            _ => self == other,
+        }
+    }
+
     /// True if nothing sent to it leaves this machine.
     pub(crate) fn is_local(&self) -> bool {
         match self {
@@ -156,6 +169,23 @@ mod tests {
             assert!(Address::parse(text).is_err(), "{text:?} was accepted");
         }
         assert!(Address::parse(&format!("unix:/{}", "a".repeat(100))).is_err());
+    }
+
+    #[test]
+    fn localhost_is_the_loopback_address_and_no_other_name_is() {
+        let same = |one: &str, two: &str| {
+            let (one, two) = (Address::parse(one).unwrap(), Address::parse(two).unwrap());
+            assert_eq!(one.is_same(&two), two.is_same(&one));
+            one.is_same(&two)
+        };
+        assert!(same("localhost:7", "127.0.0.1:7"));
+        assert!(same("LocalHost:7", "[::1]:7"));
+        assert!(same("unix:/a", "unix:/a"));
+        assert!(!same("localhost:7", "127.0.0.1:8"));
+        assert!(!same("localhost:7", "127.0.0.2:7"));
+        assert!(!same("127.0.0.1:7", "[::1]:7"));
+        assert!(!same("example.org:7", "127.0.0.1:7"));
+        assert!(!same("unix:/a", "localhost:7"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::status::ClusterStatus;
 pub enum AdminRequest {
     /// How is the cluster, as this node sees it?
     Status,
-    /// Add a node to the list, at its end or in the place of a removed one. Its process is started
+    /// Add a node to the list, under the next id that was never used. Its process is started
     /// afterwards, with the id of the answer, and is then taken in like any other.
     AddNode {
         /// Where it will listen: `host:port`, `[ipv6]:port` or `unix:/path`.

@@ -158,7 +158,6 @@ fn list(waiting_for: &[WaitingFor]) -> String {
 pub(crate) struct Node {
     shared: Arc<Shared>,
     parked: Mutex<Option<Runtime>>,
-    nodes: Vec<NodeInfo>,
 }
 
 /// A database, alone or one node of a cluster. Cheap to clone; when the last clone and the last
@@ -239,7 +238,7 @@ impl Database {
             Err(error) => return Err(OpenError::Cluster(error)),
         }
         let parked = Mutex::new(Some(runtime));
-        let node = Arc::new(Node { shared, parked, nodes: checked.nodes() });
+        let node = Arc::new(Node { shared, parked });
         Ok(Self { engine, node: Some(node) })
     }
 
@@ -294,9 +293,10 @@ impl Database {
         Some(self.node.as_ref()?.admin(request))
     }
 
-    /// The node list; empty if the database is alone.
-    pub fn nodes(&self) -> &[NodeInfo] {
-        self.node.as_ref().map_or(&[], |node| &node.nodes)
+    /// The cluster's nodes, in order of their ids, as this node knows them; empty if the database
+    /// is alone.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        self.node.as_ref().map_or_else(Vec::new, |node| node.shared.nodes())
     }
 
     fn node(&self) -> Result<&Arc<Node>, ClusterError> {
@@ -359,7 +359,7 @@ impl Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("nodes", &self.nodes).finish_non_exhaustive()
+        f.debug_struct("Node").field("nodes", &self.shared.nodes()).finish_non_exhaustive()
     }
 }
 

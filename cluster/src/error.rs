@@ -137,6 +137,16 @@ pub enum RejectReason {
         /// The other side's epoch.
         epoch: Epoch,
     },
+    /// It is in another epoch of the same count: the cluster was formed again twice.
+    #[error(
+        "it is in epoch {epoch} of the cluster, which is another than ours though counted the \
+         same: the cluster was formed again from two survivors, and the two never meet; choose \
+         one, and start the nodes of the other anew without state"
+    )]
+    ForkedEpoch {
+        /// The other side's epoch.
+        epoch: Epoch,
+    },
     /// It was opened with another dictionary.
     #[error(
         "its dictionary differs (digest {digest:032x}); open all nodes with the same dictionary"
@@ -154,6 +164,9 @@ pub enum RejectReason {
         /// Length of the other side's list.
         nodes: u32,
     },
+    /// The node was removed from the cluster.
+    #[error("the node was removed from the cluster; add it again, and open it under its new id")]
+    Removed,
     /// The node lists differ in length.
     #[error("its list has {nodes} nodes; give all nodes the same list")]
     NodesDiffer {
@@ -190,6 +203,8 @@ impl RejectReason {
             RejectReason::VersionUnsupported { .. }
             | RejectReason::OtherCluster { .. }
             | RejectReason::OtherEpoch { .. }
+            | RejectReason::ForkedEpoch { .. }
+            | RejectReason::Removed
             | RejectReason::OtherDictionary { .. }
             | RejectReason::UnknownNode { .. }
             | RejectReason::NodesDiffer { .. }

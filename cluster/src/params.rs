@@ -303,7 +303,7 @@ impl ClusterParams {
                 Ok(address) => address,
                 Err(why) => return Err(ParamsError::MalformedAddress { node, addr, why }),
             };
-            if let Some(first) = addresses.iter().position(|other| *other == address) {
+            if let Some(first) = addresses.iter().position(|other| other.is_same(&address)) {
                 let first = NodeId(first as u32);
                 return Err(ParamsError::DuplicateAddress { addr, first, second: node });
             }

@@ -116,9 +116,9 @@ pub enum Input {
         /// What is asked.
         request: AdminRequest,
     },
-    /// A node of this cluster is in a greater epoch, or in another one of the same count: its
-    /// handshake said so, and no link to it is possible.
-    OtherEpoch {
+    /// A node of this cluster is in a greater epoch: its handshake said so, and no link to it is
+    /// possible. Told again each time one is tried.
+    NewerEpoch {
         /// Which node.
         node: NodeId,
         /// Its epoch.

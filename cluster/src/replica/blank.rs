@@ -56,6 +56,11 @@ impl Blank {
         if node.links.len() < others || !node.links.values().all(blank) {
             return Next::Stay;
         }
+        // A node that is not listed here belongs to a cluster, whatever it says of itself.
+        let listed = |id: &NodeId| (id.0 as usize) < node.settings.ranks.len();
+        if !node.links.keys().all(listed) {
+            return Next::Stay;
+        }
         self.proposals += 1;
         let cluster_id = seed.wrapping_add(u128::from(self.proposals)).max(1);
         let members = members(node);

@@ -175,7 +175,7 @@ impl Replica {
             Input::Veto { on } => self.veto(on),
             Input::Admin { token, request } => self.admin(token, &request),
             // A link to it is refused by the handshake, which is all there is to do.
-            Input::OtherEpoch { .. } => {}
+            Input::NewerEpoch { .. } => {}
         }
     }
 

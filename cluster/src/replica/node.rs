@@ -49,6 +49,8 @@ pub(super) struct Node {
     pub(super) counters: Counters,
     pub(super) now: Ticks,
     pub(super) vetoed: bool,
+    /// The nodes as the runtime was told last.
+    pub(super) told_nodes: Vec<Option<NodeInfo>>,
     outbox: Vec<Output>,
 }
 
@@ -73,6 +75,7 @@ impl Node {
             counters: Counters::default(),
             now,
             vetoed: false,
+            told_nodes: Vec::new(),
             outbox: Vec::new(),
         }
     }

@@ -12,6 +12,7 @@ use quorate_consensus::Ticks;
 
 use super::Runtime;
 use super::shared::Slot;
+use crate::address::Address;
 use crate::admin::{AdminAnswer, AdminError, AdminRequest};
 use crate::replica::Input;
 
@@ -50,11 +51,31 @@ impl Runtime {
             let answer = AdminAnswer::Status(Box::new(self.status()));
             return self.admin_reply(&reply, answer);
         }
+        if let Err(error) = self.check_addr(&request) {
+            return self.admin_reply(&reply, AdminAnswer::Refused(error));
+        }
         let requests = &mut self.admin_requests;
         let token = requests.next_token;
         requests.next_token += 1;
         requests.waiting.insert(token, (now + requests.limit_ms, reply));
         self.replica.step(now, Input::Admin { token, request }, &mut self.outputs);
+    }
+
+    /// An address in a request must be one this node's own parameters would allow.
+    fn check_addr(&self, request: &AdminRequest) -> Result<(), AdminError> {
+        let addr = match request {
+            AdminRequest::AddNode { addr, .. } | AdminRequest::SetAddress { addr, .. } => addr,
+            _ => return Ok(()),
+        };
+        let invalid = |what| Err(AdminError::Invalid { what });
+        match Address::parse(addr) {
+            Err(why) => invalid(format!("{addr:?} is no address: {why}")),
+            Ok(address) if !self.insecure && !address.is_local() => invalid(format!(
+                "{addr:?} is beyond loopback, where plain TCP is open to anyone, and this node \
+                 was opened without ClusterParams.insecure"
+            )),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// The replica answers.

@@ -11,7 +11,6 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
-use quorate_consensus::NodeId;
 use tracing::error;
 
 use crate::event::{NodeInfo, NotifyCallback, QuorumCallback};
@@ -22,7 +21,8 @@ const QUEUE: usize = 1_024;
 
 /// Something for the delivery thread.
 enum Job {
-    Notify(ClusterEvent),
+    /// An event and the node it is about, or this one.
+    Notify(ClusterEvent, NodeInfo),
     /// Look at the question.
     Ask,
 }
@@ -48,8 +48,7 @@ pub(super) struct Delivery {
 
 /// What the thread needs.
 pub(super) struct Callbacks {
-    pub(super) own: NodeId,
-    pub(super) nodes: Vec<NodeInfo>,
+    pub(super) own: NodeInfo,
     pub(super) notify: Option<NotifyCallback>,
     pub(super) quorum: Option<QuorumCallback>,
 }
@@ -72,8 +71,8 @@ impl Delivery {
                 if let Some((round, allowed)) = answer {
                     verdict(round, allowed);
                 }
-                if let Job::Notify(event) = job {
-                    callbacks.deliver(&board, &event);
+                if let Job::Notify(event, about) = job {
+                    callbacks.deliver(&board, &event, &about);
                 }
             }
         };
@@ -82,8 +81,8 @@ impl Delivery {
     }
 
     /// Queues an event. Never blocks.
-    pub(super) fn notify(&self, event: ClusterEvent) {
-        self.push(Job::Notify(event));
+    pub(super) fn notify(&self, event: ClusterEvent, about: NodeInfo) {
+        self.push(Job::Notify(event, about));
     }
 
     /// Asks the quorum callback; a question not yet begun is replaced. Never blocks.
@@ -101,7 +100,7 @@ impl Delivery {
         while let Err(error) = self.jobs.try_send(job) {
             let TrySendError::Full(back) = error else { return };
             job = back;
-            if let Ok(Job::Notify(_)) = self.oldest.try_recv() {
+            if let Ok(Job::Notify(..)) = self.oldest.try_recv() {
                 self.board.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -109,11 +108,9 @@ impl Delivery {
 }
 
 impl Callbacks {
-    fn deliver(&self, board: &Board, event: &ClusterEvent) {
+    fn deliver(&self, board: &Board, event: &ClusterEvent, about: &NodeInfo) {
         let Some(NotifyCallback(notify)) = &self.notify else { return };
-        let call = |event: &ClusterEvent| {
-            let about = event.node().and_then(|node| self.nodes.get(node.0 as usize));
-            let info = about.unwrap_or(&self.nodes[self.own.0 as usize]);
+        let call = |event: &ClusterEvent, info: &NodeInfo| {
             if catch_unwind(AssertUnwindSafe(|| notify(event, info))).is_err() {
                 board.panics.fetch_add(1, Ordering::Relaxed);
                 error!(?event, "the notify callback panicked; the node goes on");
@@ -121,9 +118,9 @@ impl Callbacks {
         };
         let dropped = board.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            call(&ClusterEvent::Lagged { dropped });
+            call(&ClusterEvent::Lagged { dropped }, &self.own);
         }
-        call(event);
+        call(event, about);
     }
 
     /// The answer; `None` if there is none, because nobody is asked or the callback panicked.
@@ -142,11 +139,15 @@ impl Callbacks {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use quorate_consensus::NodeId;
     use std::sync::mpsc;
 
+    fn info(node: u32) -> NodeInfo {
+        NodeInfo { node_id: NodeId(node), addr: String::new(), qrank: 1 }
+    }
+
     fn callbacks() -> Callbacks {
-        let info = |node| NodeInfo { node_id: NodeId(node), addr: String::new(), qrank: 1 };
-        Callbacks { own: NodeId(0), nodes: (0..2).map(info).collect(), notify: None, quorum: None }
+        Callbacks { own: info(0), notify: None, quorum: None }
     }
 
     #[test]
@@ -156,7 +157,8 @@ mod tests {
         let opened = Mutex::new(opened);
         let mut callbacks = callbacks();
         callbacks.notify =
-            Some(NotifyCallback(Arc::new(move |event: &ClusterEvent, _: &NodeInfo| {
+            Some(NotifyCallback(Arc::new(move |event: &ClusterEvent, about: &NodeInfo| {
+                assert_eq!(about.node_id, event.node().unwrap_or(NodeId(0)));
                 let _ = opened.lock().recv();
                 heard.send(*event).unwrap();
             })));
@@ -164,7 +166,8 @@ mod tests {
         let sent = QUEUE as u64 + 100;
         for done_bytes in 0..sent {
             let node = NodeId(1);
-            delivery.notify(ClusterEvent::StateTransfer { node, done_bytes, total_bytes: sent });
+            let event = ClusterEvent::StateTransfer { node, done_bytes, total_bytes: sent };
+            delivery.notify(event, info(1));
         }
         drop(delivery);
         drop(gate);
@@ -201,18 +204,17 @@ mod tests {
             assert!(!neighbours.is_empty(), "planted");
             neighbours.len() > 1
         })));
-        let nodes = callbacks.nodes.clone();
         let verdict = move |round, allowed| answers.send((round, allowed)).unwrap();
         let delivery = Delivery::start(callbacks, verdict).unwrap();
-        delivery.notify(ClusterEvent::QuorumLost);
-        delivery.notify(ClusterEvent::QuorumGained);
+        delivery.notify(ClusterEvent::QuorumLost, info(0));
+        delivery.notify(ClusterEvent::QuorumGained, info(0));
         assert_eq!(hear.recv().unwrap(), ClusterEvent::QuorumGained);
         assert_eq!(delivery.panics(), 1);
         delivery.ask(1, Vec::new());
-        delivery.notify(ClusterEvent::QuorumGained);
+        delivery.notify(ClusterEvent::QuorumGained, info(0));
         assert_eq!(hear.recv().unwrap(), ClusterEvent::QuorumGained);
         assert_eq!(delivery.panics(), 2);
-        delivery.ask(2, nodes[..1].to_vec());
+        delivery.ask(2, vec![info(0)]);
         assert_eq!(answer.recv().unwrap(), (2, false));
     }
 }

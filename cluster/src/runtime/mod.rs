@@ -26,6 +26,7 @@ use quorate_engine::{Acknowledged, Applier, CommitError, Index, TransactionId, d
 use quorate_schema::Dictionary;
 use tracing::{info, warn};
 
+use crate::address::Address;
 use crate::epoch::Epoch;
 use crate::error::{ClusterError, RejectReason};
 use crate::event::NodeInfo;
@@ -33,7 +34,7 @@ use crate::fresh::FreshError;
 use crate::params::Checked;
 use crate::replica::{ClusterEvent, Input, Output, Phase, Replica, ReplicaSettings, Status};
 use crate::status::{ClusterMember, ClusterStatus};
-use crate::transport::{LinkEvent, SocketOptions, Transport, TransportSettings};
+use crate::transport::{LinkEvent, Place, SocketOptions, Transport, TransportSettings};
 use crate::wire::Card;
 use admin::{AdminReply, AdminRequests};
 use delivery::{Callbacks, Delivery};
@@ -90,6 +91,8 @@ pub(crate) struct Runtime {
     replica: Replica,
     /// The cluster's nodes by id; a place is empty if its node was removed.
     nodes: Vec<Option<NodeInfo>>,
+    /// Those that were removed, for what is still to be said about them.
+    former: Vec<NodeInfo>,
     /// The cluster and its epoch; 0 while there is none.
     stamp: (u128, Epoch),
     own: NodeId,
@@ -106,6 +109,8 @@ pub(crate) struct Runtime {
     start: Instant,
     random: u64,
     admin_requests: AdminRequests,
+    /// Whether plain TCP beyond loopback is allowed.
+    insecure: bool,
     finished: Option<Result<(), ClusterError>>,
     /// A refusal by a node that will not change its mind, since the last look.
     rejected: Option<(NodeId, RejectReason)>,
@@ -182,7 +187,7 @@ pub(crate) fn bind(
         in_flight: u32::try_from(share.div_ceil(100)).unwrap_or(u32::MAX).max(1),
         wait: Duration::from_millis(params.commit_limit_ms),
     };
-    Ok((transport, Shared::new(birth.incarnation, waker, limits)))
+    Ok((transport, Shared::new(birth.incarnation, waker, limits, checked.nodes())))
 }
 
 fn replica_settings(checked: &Checked, identity: Identity) -> ReplicaSettings {
@@ -236,8 +241,7 @@ impl Runtime {
         let asks = params.quorum_callback.is_some();
         let delivery = if asks || params.notify_callback.is_some() {
             let callbacks = Callbacks {
-                own,
-                nodes: checked.nodes(),
+                own: checked.nodes()[own.0 as usize].clone(),
                 notify: params.notify_callback.clone(),
                 quorum: params.quorum_callback.clone(),
             };
@@ -253,6 +257,7 @@ impl Runtime {
             transport: Some(transport),
             replica,
             nodes: checked.nodes().into_iter().map(Some).collect(),
+            former: Vec::new(),
             stamp: (0, Epoch::default()),
             own,
             delivery,
@@ -266,6 +271,7 @@ impl Runtime {
             start: Instant::now(),
             random: birth.random | 1,
             admin_requests: AdminRequests::new(params.stop_limit_ms),
+            insecure: params.insecure,
             finished: None,
             rejected: None,
             commands: VecDeque::new(),
@@ -442,6 +448,11 @@ impl Runtime {
                     self.admin(now, request, AdminReply::Connection(token));
                     continue;
                 }
+                LinkEvent::NewerEpoch { node, epoch } => Input::NewerEpoch { node, epoch },
+                LinkEvent::Duplicate { node } => {
+                    self.event(ClusterEvent::DuplicateNode(node));
+                    continue;
+                }
                 LinkEvent::Message(from, message) => Input::Receive { from, message },
                 LinkEvent::Refused { node, reason, by_us } => {
                     if !by_us && reason.is_final() {
@@ -526,7 +537,7 @@ impl Runtime {
                     self.stamp = (cluster_id, epoch);
                     self.transport().stamp(cluster_id, epoch);
                 }
-                Output::Nodes(nodes) => self.nodes = nodes,
+                Output::Nodes(nodes) => self.set_nodes(nodes),
                 Output::AdminAnswer { token, answer } => self.admin_answered(token, answer),
                 Output::EndRefused(error) => self.refuse_detach(&error),
                 Output::Finished(result) => self.finished = Some(result),
@@ -553,13 +564,39 @@ impl Runtime {
         }
     }
 
+    /// The cluster's nodes are others from now on.
+    fn set_nodes(&mut self, nodes: Vec<Option<NodeInfo>>) {
+        let place = |info: &Option<NodeInfo>| {
+            let Some(info) = info else { return Place::Removed };
+            Address::parse(&info.addr).map_or_else(
+                |why| {
+                    warn!(node = info.node_id.0, addr = info.addr, why, "no address to dial");
+                    Place::Unlisted
+                },
+                Place::At,
+            )
+        };
+        self.transport().set_nodes(nodes.iter().map(place).collect());
+        self.former.extend(std::mem::replace(&mut self.nodes, nodes).into_iter().flatten());
+        self.former.retain(|info| self.nodes.get(info.node_id.0 as usize) == Some(&None));
+        self.shared.set_nodes(self.nodes.iter().flatten().cloned().collect());
+    }
+
+    /// The node an event is about, also if it is gone, or this one.
+    fn about(&self, event: &ClusterEvent) -> NodeInfo {
+        let node = event.node().unwrap_or(self.own);
+        let former = || self.former.iter().find(|info| info.node_id == node);
+        let unknown = || NodeInfo { node_id: node, addr: String::new(), qrank: 0 };
+        self.node_info(node).or_else(former).cloned().unwrap_or_else(unknown)
+    }
+
     fn event(&self, event: ClusterEvent) {
         match event {
             ClusterEvent::StateTransfer { .. } => {}
             _ => info!(node = self.own.0, ?event, "cluster event"),
         }
         if let Some(delivery) = &self.delivery {
-            delivery.notify(event);
+            delivery.notify(event, self.about(&event));
         }
     }
 

@@ -22,6 +22,7 @@ use quorate_engine::{
 use super::admin::AdminReply;
 use crate::admin::{AdminAnswer, AdminError, AdminRequest};
 use crate::error::ClusterError;
+use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
 use crate::reason::QuorumReason;
 use crate::status::ClusterStatus;
@@ -162,6 +163,8 @@ pub(crate) struct Shared {
     /// There is room for one more commit, or the stage changed.
     room: Condvar,
     ids: Mutex<Ids>,
+    /// The cluster's nodes as they were last.
+    nodes: Mutex<Vec<NodeInfo>>,
     waker: Arc<Waker>,
     limits: Limits,
 }
@@ -184,7 +187,12 @@ enum Absent {
 }
 
 impl Shared {
-    pub(crate) fn new(origin: u128, waker: Arc<Waker>, limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(
+        origin: u128,
+        waker: Arc<Waker>,
+        limits: Limits,
+        nodes: Vec<NodeInfo>,
+    ) -> Arc<Self> {
         let inbox = Inbox {
             commands: VecDeque::new(),
             stage: Stage::Parked,
@@ -198,6 +206,7 @@ impl Shared {
             inbox: Mutex::new(inbox),
             changed: Condvar::new(),
             room: Condvar::new(),
+            nodes: Mutex::new(nodes),
             ids: Mutex::new(Ids { next: 1, unsettled: BTreeSet::new() }),
             waker,
             limits,
@@ -277,6 +286,16 @@ impl Shared {
             self.push(&mut inbox, command);
         }
         slot.wait()
+    }
+
+    /// The cluster's nodes.
+    pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
+        self.nodes.lock().clone()
+    }
+
+    /// The cluster's nodes are others from now on.
+    pub(super) fn set_nodes(&self, nodes: Vec<NodeInfo>) {
+        *self.nodes.lock() = nodes;
     }
 
     /// Somebody runs the listener from now on.
@@ -498,7 +517,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let limits = Limits { in_flight, wait: Duration::from_millis(20) };
-        (Shared::new(9, waker, limits), poll)
+        (Shared::new(9, waker, limits, Vec::new()), poll)
     }
 
     #[test]

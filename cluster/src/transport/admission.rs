@@ -26,7 +26,7 @@ impl Transport {
                     if news {
                         link.refusal = Some(reason);
                     }
-                    if news || reason == RejectReason::DuplicateNode {
+                    if news {
                         warn!(node = node.0, %reason, "refused a connection");
                         self.events.push_back(LinkEvent::Refused { node, reason, by_us: true });
                     }
@@ -56,26 +56,17 @@ impl Transport {
         if theirs.dictionary != ours.dictionary {
             return Err(RejectReason::OtherDictionary { digest: ours.dictionary });
         }
-        if theirs.identity.node.0 >= ours.node_count {
-            return Err(RejectReason::UnknownNode { nodes: ours.node_count });
-        }
-        if theirs.node_count != ours.node_count {
-            return Err(RejectReason::NodesDiffer { nodes: ours.node_count });
-        }
-        if theirs.identity.node == ours.identity.node {
+        let own = ours.identity.node;
+        self.judge_cluster(theirs)?;
+        self.judge_place(theirs)?;
+        if theirs.identity.node == own {
+            self.note_own_claim(theirs.nonce);
             return Err(RejectReason::DuplicateNode);
         }
-        if theirs.identity.node < ours.identity.node {
+        if theirs.identity.node < own {
             return Err(RejectReason::WrongDirection);
         }
-        if theirs.cluster_id != 0 && ours.cluster_id != 0 {
-            if theirs.cluster_id != ours.cluster_id {
-                return Err(RejectReason::OtherCluster { cluster_id: ours.cluster_id });
-            }
-            if theirs.epoch != ours.epoch {
-                return Err(RejectReason::OtherEpoch { epoch: ours.epoch });
-            }
-        }
+        self.ensure_link(theirs.identity.node);
         self.judge_duplicate(theirs)?;
         Ok(version)
     }
@@ -91,6 +82,7 @@ impl Transport {
         let tokens = link.tokens.iter().flatten();
         let heard = tokens.map(|token| self.connections[token].heard).max().unwrap_or(0);
         if self.now < heard + self.settings.alive_ms {
+            self.note_claim(node, theirs.nonce, heard);
             return Err(RejectReason::DuplicateNode);
         }
         self.break_link(node, &Ended::Replaced);
@@ -130,6 +122,10 @@ impl Transport {
         if identity.node != node || !same {
             return self.end(token, &Ended::OtherNode);
         }
+        // It welcomed what this node said before it belonged where it does now.
+        if self.judge_cluster(&welcome.card).is_err() {
+            return self.end(token, &Ended::OtherLife);
+        }
         self.open(token, welcome.connection_epoch, (identity, nonce));
     }
 
@@ -149,6 +145,12 @@ impl Transport {
 
     pub(super) fn refused(&mut self, token: Token, reason: RejectReason) {
         let node = self.connections[&token].node.expect("a dialled connection knows whom it dials");
+        match reason {
+            RejectReason::OtherEpoch { epoch } | RejectReason::ForkedEpoch { epoch } => {
+                self.note_epoch(node, epoch);
+            }
+            _ => {}
+        }
         let link = &mut self.links[node.0 as usize];
         if link.refusal != Some(reason) {
             link.refusal = Some(reason);
@@ -178,6 +180,7 @@ fn seen_from_here(told: RejectReason, hello: &Hello) -> RejectReason {
         }
         RejectReason::OtherCluster { .. } => RejectReason::OtherCluster { cluster_id },
         RejectReason::OtherEpoch { .. } => RejectReason::OtherEpoch { epoch },
+        RejectReason::ForkedEpoch { .. } => RejectReason::ForkedEpoch { epoch },
         RejectReason::OtherDictionary { .. } => {
             RejectReason::OtherDictionary { digest: dictionary }
         }
@@ -190,6 +193,7 @@ fn seen_from_here(told: RejectReason, hello: &Hello) -> RejectReason {
         | RejectReason::WrongNode { .. }
         | RejectReason::SelfConnection
         | RejectReason::WrongDirection
+        | RejectReason::Removed
         | RejectReason::ShuttingDown
         | RejectReason::TooManyConnections { .. } => told,
     }

@@ -32,6 +32,8 @@ pub(super) enum State {
     Open,
     /// Refused; closes when the refusal is sent.
     Refused,
+    /// Of a node that was removed: closes when what waits is sent and the other side closed.
+    Parting,
     /// An operator's, welcomed.
     Admin(AdminState),
 }
@@ -64,6 +66,8 @@ pub(super) enum Received {
     Welcome(Welcome),
     Reject(RejectReason),
     Ping,
+    /// Another process claims the receiver's id.
+    Duplicate,
     Message(PeerMessage),
     AdminHello(AdminHello),
     AdminRequest(AdminRequest),
@@ -96,6 +100,10 @@ pub(super) enum Ended {
     Crowded,
     #[error("replaced by a newer one")]
     Replaced,
+    #[error("the node has another address now")]
+    Moved,
+    #[error("this node belongs to another cluster or epoch now")]
+    OtherLife,
 }
 
 impl Connection {
@@ -160,6 +168,7 @@ impl Connection {
                 Received::Reject(wire::decode_reject(&mut reader)?)
             }
             (State::Open, Kind::Ping) => Received::Ping,
+            (State::Open, Kind::Duplicate) => Received::Duplicate,
             (State::Open, Kind::Message) => Received::Message(wire::decode(payload)?),
             _ => return Err(Ended::OutOfPlace),
         };

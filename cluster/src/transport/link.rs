@@ -11,6 +11,7 @@ use std::thread;
 use mio::Token;
 use quorate_consensus::{Identity, Ticks};
 
+use super::nodes::Claim;
 use super::socket::{Target, resolve};
 use crate::address::Address;
 use crate::error::RejectReason;
@@ -25,6 +26,17 @@ const RESOLVE_POLL_MS: Ticks = 10;
 /// How many connections make a link.
 const CHANNELS: usize = Channel::ALL.len();
 
+/// Whether a node is listed, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is not: nothing is known of it.
+    Unlisted,
+    /// It listens there.
+    At(Address),
+    /// It was removed.
+    Removed,
+}
+
 /// The link to one peer.
 ///
 /// Invariants: `up` only with all channels `open`; `peer` is known while any channel is open.
@@ -32,6 +44,8 @@ const CHANNELS: usize = Channel::ALL.len();
 pub(super) struct Link {
     /// Whether this side dials.
     pub(super) dials: bool,
+    /// Where the node is.
+    pub(super) place: Place,
     /// The connections, by channel, from the moment they belong to the link.
     pub(super) tokens: [Option<Token>; CHANNELS],
     /// Which of them are welcomed.
@@ -44,6 +58,8 @@ pub(super) struct Link {
     pub(super) since: Ticks,
     /// The last refusal, by either side; forgotten when the link comes up.
     pub(super) refusal: Option<RejectReason>,
+    /// Who else claims the node's id.
+    pub(super) claim: Claim,
     /// When to dial next, if this side dials and no connection is there.
     pub(super) dial_at: Ticks,
     pause_ms: Ticks,
@@ -64,17 +80,38 @@ impl Link {
     pub(super) fn new(dials: bool, now: Ticks) -> Self {
         Self {
             dials,
+            place: Place::Unlisted,
             tokens: [None; CHANNELS],
             open: [false; CHANNELS],
             peer: None,
             up: false,
             since: now,
             refusal: None,
+            claim: Claim::default(),
             dial_at: now,
             pause_ms: FIRST_PAUSE_MS,
             attempts: 0,
             resolving: None,
         }
+    }
+
+    /// The node is somewhere else from now on. What is known of the old place is forgotten, but for
+    /// the connections.
+    pub(super) fn move_to(&mut self, place: Place, now: Ticks) {
+        if self.place == place {
+            return;
+        }
+        self.place = place;
+        self.refusal = None;
+        self.resolving = None;
+        self.pause_ms = FIRST_PAUSE_MS;
+        self.dial_at = now;
+    }
+
+    /// When to dial next; `None` if nothing is to be dialled.
+    pub(super) fn next_dial(&self) -> Option<Ticks> {
+        let dials = self.dials && self.is_idle() && matches!(self.place, Place::At(_));
+        dials.then_some(self.dial_at)
     }
 
     /// True if no connection belongs to the link.
@@ -109,10 +146,11 @@ impl Link {
 
     /// Where to dial now, if it is time to and the name is resolved. Names are resolved on a thread
     /// of their own, since a name server may take its time.
-    pub(super) fn target(&mut self, address: &Address, now: Ticks) -> Option<Target> {
-        if !self.dials || !self.is_idle() || now < self.dial_at {
+    pub(super) fn target(&mut self, now: Ticks) -> Option<Target> {
+        if self.next_dial().is_none_or(|dial_at| now < dial_at) {
             return None;
         }
+        let Place::At(address) = &self.place else { return None };
         let Address::Name(..) = address else {
             return resolve(address).ok().and_then(|targets| targets.into_iter().next());
         };

@@ -15,6 +15,7 @@
 //! * nothing but a valid hello counts on an accepted connection; it must come within
 //!   [`HANDSHAKE_MS`], and at most [`PENDING_MAX`] connections wait for theirs, the oldest giving
 //!   way;
+//! * nodes come and go by the cluster's list; see [`nodes`];
 //! * a second process under the id of a connected node is refused while the first is heard from;
 //! * a program that is no node may say an admin hello instead, and ask; see [`admin`];
 //! * whatever else is wrong on a connection closes that link only;
@@ -24,7 +25,10 @@ mod admin;
 mod admission;
 mod connection;
 mod link;
+mod nodes;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -44,8 +48,10 @@ use crate::wire::{Card, FrameWriter, Hello, Kind, Stamp, encode};
 use admin::AdminState;
 use connection::{Connection, Ended, Received, State};
 use link::{Link, slot};
+use nodes::Claim;
 use socket::{Listener, Socket};
 
+pub(crate) use link::Place;
 pub(crate) use socket::SocketOptions;
 
 /// How long a connection may take to complete its handshake, ms.
@@ -100,6 +106,10 @@ pub(crate) enum LinkEvent {
     Message(Identity, PeerMessage),
     /// An operator asks; to be answered with [`Transport::answer_admin`].
     Admin { token: Token, request: AdminRequest },
+    /// That node of this cluster is in a greater epoch.
+    NewerEpoch { node: NodeId, epoch: Epoch },
+    /// Another process claims the id of this node, which is connected, or this node itself.
+    Duplicate { node: NodeId },
     /// A handshake was refused: by that node, or (`by_us`) by this one.
     Refused { node: NodeId, reason: RejectReason, by_us: bool },
 }
@@ -116,6 +126,10 @@ pub(crate) struct Transport {
     connections: HashMap<Token, Connection>,
     /// By node id; the own place is never used.
     links: Vec<Link>,
+    /// Whether the list is the cluster's, by [`Transport::set_nodes`], or what this node was told.
+    has_roster: bool,
+    /// Who claims this node's own id.
+    own_claim: Claim,
     next_token: usize,
     /// Connections with more to read than their turn allowed.
     unread: VecDeque<Token>,
@@ -137,9 +151,15 @@ impl Transport {
         let poll = Poll::new()?;
         listener.register(poll.registry(), LISTENER)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let links = (0..settings.addresses.len() as u32).map(|node| Link::new(node < own, 0));
+        let link = |(node, address): (u32, &Address)| {
+            let mut link = Link::new(node < own, 0);
+            link.place = Place::At(address.clone());
+            link
+        };
         let transport = Self {
-            links: links.collect(),
+            links: (0..).zip(&settings.addresses).map(link).collect(),
+            has_roster: false,
+            own_claim: Claim::default(),
             poll,
             ready: Events::with_capacity(256),
             listener,
@@ -205,7 +225,7 @@ impl Transport {
         self.end_overdue();
         self.ping_idle();
         for node in 0..self.links.len() {
-            let target = self.links[node].target(&self.settings.addresses[node], now);
+            let target = self.links[node].target(now);
             if let Some(target) = target {
                 self.dial(NodeId(node as u32), &target);
             }
@@ -218,8 +238,8 @@ impl Transport {
     /// When [`Transport::tick`] is wanted next.
     pub(crate) fn next_deadline(&self) -> Ticks {
         let settings = &self.settings;
-        let dials = self.links.iter().filter(|link| link.dials && link.is_idle());
-        let mut next = dials.map(|link| link.dial_at).min().unwrap_or(NEVER).min(self.accept_at);
+        let dials = self.links.iter().filter_map(Link::next_dial);
+        let mut next = dials.min().unwrap_or(NEVER).min(self.accept_at);
         for connection in self.connections.values() {
             next = next.min(match connection.state {
                 State::Open if connection.outgoing.is_empty() => {
@@ -242,7 +262,7 @@ impl Transport {
     /// Queues a message, if the link to exactly this process is up; else it is lost, as it could be
     /// on any network.
     pub(crate) fn send(&mut self, to: Identity, message: &PeerMessage) {
-        let link = &self.links[to.node.0 as usize];
+        let Some(link) = self.links.get(to.node.0 as usize) else { return };
         let linked = link.up && link.peer.is_some_and(|(identity, _)| identity == to);
         let Some(token) = link.tokens[slot(message.channel())].filter(|_| linked) else { return };
         let mut frame = FrameWriter::new();
@@ -262,17 +282,6 @@ impl Transport {
         while let Some(token) = self.unsent.pop() {
             self.write(token);
         }
-    }
-
-    /// From now on the node belongs to this cluster and epoch: frames and handshakes say so.
-    pub(crate) fn stamp(&mut self, cluster_id: u128, epoch: Epoch) {
-        self.settings.card.cluster_id = cluster_id;
-        self.settings.card.epoch = epoch;
-    }
-
-    /// The last refusal in the handshake with each node that is not connected.
-    pub(crate) fn refusal(&self, node: NodeId) -> Option<RejectReason> {
-        self.links.get(node.0 as usize).and_then(|link| link.refusal)
     }
 
     /// Ends every connection after what waits is sent: flushes and closes the sending side only, so
@@ -395,6 +404,9 @@ impl Transport {
 
     /// Reads a connection for one turn. What came before may still wait to be taken apart.
     fn read(&mut self, token: Token) {
+        if self.connections.get(&token).is_some_and(|c| c.state == State::Parting) {
+            return self.part(token);
+        }
         let mut left = self.settings.turn_bytes;
         loop {
             if !self.take_apart(token) {
@@ -408,6 +420,10 @@ impl Transport {
             match connection.read(&mut self.scratch, self.now) {
                 Ok(0) => return,
                 Ok(count) => left = left.saturating_sub(count),
+                Err(Ended::Closed) => {
+                    self.read_last_words(token);
+                    return self.end(token, &Ended::Closed);
+                }
                 Err(ended) => return self.end(token, &ended),
             }
         }
@@ -453,6 +469,11 @@ impl Transport {
             Received::Welcome(welcome) => self.welcomed(token, &welcome),
             Received::Reject(reason) => self.refused(token, reason),
             Received::Ping => {}
+            Received::Duplicate => {
+                let node = self.settings.card.identity.node;
+                warn!("a node says that another process claims the id of this one; stop one");
+                self.events.push_back(LinkEvent::Duplicate { node });
+            }
             Received::Message(message) => {
                 let node = self.connections[&token].node.expect("known once open");
                 let link = &self.links[node.0 as usize];
@@ -481,6 +502,9 @@ impl Transport {
 
     fn write(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
+        if connection.state == State::Parting {
+            return self.part(token);
+        }
         if let Err(ended) = connection.write(self.now) {
             return self.end(token, &ended);
         }
@@ -537,7 +561,9 @@ impl Transport {
                 let state = connection.state;
                 match ended {
                     // What strangers do is worth a line; who was refused has had its line.
-                    _ if state == State::Refused => debug!(%ended, "closed"),
+                    _ if matches!(state, State::Refused | State::Parting) => {
+                        debug!(%ended, "closed")
+                    }
                     Ended::Closed if matches!(state, State::Admin(_)) => debug!(%ended, "closed"),
                     _ => warn!(%ended, ?state, "closed a connection of a stranger"),
                 }

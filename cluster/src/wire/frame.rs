@@ -62,6 +62,8 @@ pub enum Kind {
     Ping,
     /// A [`PeerMessage`](crate::replica::PeerMessage).
     Message,
+    /// Nothing: another process claims the receiver's node id.
+    Duplicate,
     /// An [`AdminHello`](super::AdminHello).
     AdminHello,
     /// An [`AdminWelcome`](super::AdminWelcome).
@@ -132,7 +134,7 @@ pub enum FrameError {
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 10] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Reject,
@@ -142,6 +144,7 @@ impl Kind {
         Kind::AdminWelcome,
         Kind::AdminRequest,
         Kind::AdminAnswer,
+        Kind::Duplicate,
     ];
 
     fn code(self) -> u8 {
@@ -155,6 +158,7 @@ impl Kind {
             Kind::AdminWelcome => 7,
             Kind::AdminRequest => 8,
             Kind::AdminAnswer => 9,
+            Kind::Duplicate => 10,
         }
     }
 

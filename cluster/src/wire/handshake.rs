@@ -184,6 +184,11 @@ pub fn encode_reject(reason: &RejectReason, writer: &mut Writer) {
             writer.u8(12);
             writer.u32(limit);
         }
+        RejectReason::ForkedEpoch { epoch } => {
+            writer.u8(13);
+            encode_epoch(epoch, writer);
+        }
+        RejectReason::Removed => writer.u8(14),
     }
 }
 
@@ -202,6 +207,8 @@ pub fn decode_reject(reader: &mut Reader<'_>) -> Result<RejectReason, Malformed>
         10 => RejectReason::WrongDirection,
         11 => RejectReason::ShuttingDown,
         12 => RejectReason::TooManyConnections { limit: reader.u32()? },
+        13 => RejectReason::ForkedEpoch { epoch: decode_epoch(reader)? },
+        14 => RejectReason::Removed,
         _ => return Err(reader.malformed("no such reason")),
     })
 }

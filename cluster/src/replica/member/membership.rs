@@ -26,16 +26,28 @@ impl Member {
 
     /// An image brings the roster along.
     pub(super) fn adopt_roster(&mut self, node: &mut Node, roster: Roster) {
-        if roster != node.roster {
-            node.roster = roster;
-            self.roster_changed(node);
-        }
+        node.roster = roster;
+        self.roster_changed(node);
     }
 
     fn roster_changed(&mut self, node: &mut Node) {
-        node.output(Output::Nodes(node.listed()));
+        self.list_nodes(node);
         let removed = |identity: &Identity| node.roster.is_removed(identity.node);
         self.joiners.retain(|joiner, _| !removed(joiner));
+    }
+
+    /// Says which nodes there are. Who was removed from the roster stays in reach until it is out
+    /// of the configuration too: its vote may be needed for that, and it is to hear of it.
+    fn list_nodes(&mut self, node: &mut Node) {
+        let members = self.applied_config.identities();
+        let mut nodes = node.listed();
+        for (id, (place, before)) in (0..).map(NodeId).zip(nodes.iter_mut().zip(&node.told_nodes)) {
+            if place.is_none() && members.iter().any(|member| member.node == id) {
+                place.clone_from(before);
+            }
+        }
+        node.told_nodes.clone_from(&nodes);
+        node.output(Output::Nodes(nodes));
     }
 
     /// Brings the configuration into line with the roster, if it is not and a step is possible.
@@ -87,6 +99,9 @@ impl Member {
             if node.roster.is_removed(identity.node) {
                 node.send(*identity, PeerMessage::Removed);
             }
+        }
+        if identities.iter().any(|identity| node.roster.is_removed(identity.node)) {
+            self.list_nodes(node);
         }
         self.note_removed(node);
     }
