@@ -12,7 +12,7 @@ use crate::store::Root;
 use crate::write_set::WriteSet;
 use crate::{
     Database, Footprint, Image, ImageBuilder, ImageError, ImageStream, Index, Outcome, Refusal,
-    Submission, Tail, TransactionId, dictionary_digest,
+    Reservations, Submission, Tail, TransactionId, dictionary_digest,
 };
 
 /// The hands of whoever runs the node: certifies, applies in order, publishes, makes and installs
@@ -45,6 +45,37 @@ impl Applier {
         let footprint = write_set.footprint(&shared.dictionary);
         shared.writer.lock().certify(tail, submission, &footprint)?;
         Ok(footprint)
+    }
+
+    /// As [`Applier::certify`], and fair to who lost often: what is reserved for others is refused
+    /// as a conflict, and a transaction that loses once more may get a reservation. `now` is the
+    /// time in the ticks of `reservations`.
+    ///
+    /// Only ever refuses more than [`Applier::certify`]; a repeat is known before anything else.
+    pub fn certify_fairly(
+        &self,
+        tail: &Tail,
+        submission: &Submission,
+        reservations: &mut Reservations,
+        now: u64,
+    ) -> Result<Footprint, Refusal> {
+        let shared = &self.database.shared;
+        let Ok(write_set) = WriteSet::decode(&submission.write_set, &shared.dictionary) else {
+            return Err(Refusal::Conflict);
+        };
+        let footprint = write_set.footprint(&shared.dictionary);
+        let certified = shared.writer.lock().certify(tail, submission, &footprint);
+        match certified {
+            Ok(()) if reservations.admit(submission, &footprint, now) => {
+                reservations.admitted(submission);
+                Ok(footprint)
+            }
+            Ok(()) | Err(Refusal::Conflict | Refusal::SnapshotTooOld { .. }) => {
+                reservations.lost(submission, &footprint, now);
+                Err(certified.err().unwrap_or(Refusal::Conflict))
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Applies `write_set` at `index`: it is in the working state then, not yet visible. It was

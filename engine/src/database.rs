@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) installed: AtomicU64,
     /// Counts transactions that insert, from 1.
     pub(crate) serials: AtomicU64,
+    /// Counts runs of `transact` that lost, from 1.
+    pub(crate) series: AtomicU64,
     /// How many connections are open, or [`CLOSED`].
     connections: AtomicU32,
 }
@@ -124,6 +126,7 @@ impl Database {
             counters: Counters::default(),
             installed: AtomicU64::new(0),
             serials: AtomicU64::new(1),
+            series: AtomicU64::new(1),
             connections: AtomicU32::new(0),
         };
         Ok(Database { shared: Arc::new(shared) })

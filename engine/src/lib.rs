@@ -39,7 +39,7 @@ mod write_set;
 mod writer;
 
 pub use applier::Applier;
-pub use certify::{Footprint, ReadSet, Refusal, Tail};
+pub use certify::{Footprint, ReadSet, Refusal, Reservations, Tail};
 pub use commit_path::{Acknowledge, Acknowledged, CommitOptions, CommitPath, CommitTicket};
 pub use connection::Connection;
 pub use database::Database;

@@ -1,7 +1,9 @@
 //! The retry loop: run, commit, and on a conflict run again on a newer snapshot.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::transaction::Persistence;
 use crate::{Access, CommitError, Committed, Connection, Error, Isolation, Transaction};
 
 /// Attempts that only give way to other threads before the first pause.
@@ -18,8 +20,10 @@ pub(crate) fn transact<R>(
 ) -> Result<(R, Committed), Error> {
     let limit = connection.database().params().transact_attempts;
     let mut attempts = 0;
+    let mut persistence = Persistence::default();
     loop {
-        let transaction = connection.begin(Access::ReadWrite, isolation)?;
+        let mut transaction = connection.begin(Access::ReadWrite, isolation)?;
+        transaction.persist(persistence);
         let result = body(&transaction)?;
         attempts += 1;
         match transaction.commit() {
@@ -27,6 +31,11 @@ pub(crate) fn transact<R>(
             Err(last) if last.is_retryable() => give_up_or_wait(attempts, limit, last)?,
             Err(error) => return Err(error.into()),
         }
+        if persistence.series == 0 {
+            persistence.series =
+                connection.database().shared.series.fetch_add(1, Ordering::Relaxed);
+        }
+        persistence.attempts = persistence.attempts.saturating_add(1);
     }
 }
 

@@ -35,12 +35,15 @@
 mod base;
 mod footprint;
 mod history;
+mod reservations;
 mod tail;
 
 pub(crate) use base::{BOUNDARY, Base};
 pub use footprint::{Footprint, ReadSet};
 pub(crate) use footprint::{RangeRead, key_prefix, key_prefix_up_to};
 pub(crate) use history::{Generation, History};
+pub(crate) use reservations::RESERVE_ATTEMPTS;
+pub use reservations::Reservations;
 pub use tail::Tail;
 
 use thiserror::Error;

@@ -5,6 +5,7 @@ use quorate_schema::{ClassId, Dictionary, PatchWhat};
 use super::handle::Underway;
 use super::overlay::{Changed, Overlay, Own};
 use super::{State, Transaction};
+use crate::certify::RESERVE_ATTEMPTS;
 use crate::keys::{entry_bytes, key_of, record_bytes, total_bytes};
 use crate::store::Given;
 use crate::write_set::{
@@ -143,7 +144,8 @@ impl Transaction<'_> {
             let checked = writer.check_local_reads(self.root.local_index, &state.local_reads);
             checked.map_err(Refusal::into_commit_error)?;
         }
-        if shared.commit_path.is_some() {
+        // Whoever loses often must be heard of where reservations are made.
+        if shared.commit_path.is_some() && self.persistence.attempts < RESERVE_ATTEMPTS {
             self.abort_early(&write_set, &reads)?;
         }
         let (id, low_water) = match &shared.commit_path {
@@ -158,6 +160,8 @@ impl Transaction<'_> {
             isolation: self.isolation,
             write_set: write_set.into(),
             reads,
+            attempts: self.persistence.attempts,
+            series: self.persistence.series,
         };
         shared.pending.expect(id);
         let Some(path) = &shared.commit_path else {

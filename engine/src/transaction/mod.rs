@@ -51,7 +51,17 @@ pub struct Transaction<'c> {
     root: Arc<Root>,
     access: Access,
     isolation: Isolation,
+    persistence: Persistence,
     state: RefCell<State>,
+}
+
+/// Which try this is, of a `transact` that lost before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Persistence {
+    /// How often it lost.
+    pub(crate) attempts: u16,
+    /// Its number in this process; 0 if it never lost.
+    pub(crate) series: u64,
 }
 
 /// What changes while a transaction runs.
@@ -70,7 +80,13 @@ impl<'c> Transaction<'c> {
         isolation: Isolation,
     ) -> Transaction<'c> {
         let root = shared.visible.load_full();
-        Transaction { shared, root, access, isolation, state: RefCell::default() }
+        let (persistence, state) = (Persistence::default(), RefCell::default());
+        Transaction { shared, root, access, isolation, persistence, state }
+    }
+
+    /// Tells whoever certifies how often this was tried before.
+    pub(crate) fn persist(&mut self, persistence: Persistence) {
+        self.persistence = persistence;
     }
 
     /// The index it reads at.

@@ -28,6 +28,10 @@ pub struct Submission {
     pub write_set: Arc<[u8]>,
     /// What it read, if serializable. It never enters the log.
     pub reads: ReadSet,
+    /// How often `transact` has run it before and lost; neither does this enter the log.
+    pub attempts: u16,
+    /// The run of `transact` it belongs to, by its number at the origin; 0 if it never lost.
+    pub series: u64,
 }
 
 impl Submission {
@@ -35,6 +39,8 @@ impl Submission {
     pub fn encode(&self, to: &mut Writer) {
         to.bytes(&self.write_set);
         self.reads.encode(to);
+        to.u16(self.attempts);
+        to.u64(self.series);
     }
 
     /// Reads what [`Submission::encode`] wrote. Total on any bytes: the write set is checked as by
@@ -55,6 +61,8 @@ impl Submission {
         if isolation == Isolation::Snapshot && !reads.is_empty() {
             return Err(from.malformed("reads of a transaction that is not serializable"));
         }
-        Ok(Submission { id, low_water, snapshot, isolation, write_set: write_set.into(), reads })
+        let (attempts, series) = (from.u16()?, from.u64()?);
+        let write_set = write_set.into();
+        Ok(Submission { id, low_water, snapshot, isolation, write_set, reads, attempts, series })
     }
 }

@@ -334,6 +334,7 @@ fn travel(submission: &Submission, dictionary: &Dictionary) -> Submission {
     assert_eq!(there.isolation, submission.isolation);
     assert_eq!(there.write_set, submission.write_set);
     assert_eq!(there.reads, submission.reads);
+    assert_eq!((there.attempts, there.series), (submission.attempts, submission.series));
     there
 }
 

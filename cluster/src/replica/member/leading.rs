@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_consensus::{Body, Entry, Identity, Input as CoreInput, Term, Ticks};
-use quorate_engine::{Index, Outcome, Refusal, Submission, Tail, TransactionId, WriteSet};
+use quorate_engine::{
+    Index, Outcome, Refusal, Reservations, Submission, Tail, TransactionId, WriteSet,
+};
 use quorate_schema::bytes::{Malformed, Reader};
 
 use super::super::api::NEVER;
@@ -28,6 +30,7 @@ pub(super) struct Leading {
     marks: BTreeSet<Identity>,
     /// The roster behind everything in the tail.
     roster: Roster,
+    reservations: Reservations,
     open: OpenWindow,
     open_since: Ticks,
     /// Who waits for the open window, to refuse them if it cannot be logged.
@@ -45,6 +48,7 @@ impl Leading {
             tail: Tail::new(Index(node.applier.applied().0 + 1)),
             marks: BTreeSet::new(),
             roster: node.roster.clone(),
+            reservations: Reservations::new(node.settings.commit_limit_ms),
             open: OpenWindow::default(),
             open_since: 0,
             open_requests: Vec::new(),
@@ -148,7 +152,9 @@ impl Member {
             return Err(RefusalReason::Malformed);
         }
         let leading = self.leading.as_mut().ok_or(RefusalReason::WrongTerm)?;
-        let footprint = match node.applier.certify(&leading.tail, &submission) {
+        let Leading { tail, reservations, .. } = leading;
+        let footprint = match node.applier.certify_fairly(tail, &submission, reservations, node.now)
+        {
             Ok(footprint) => footprint,
             Err(Refusal::Known(_)) => {
                 node.counters.duplicates += 1;
