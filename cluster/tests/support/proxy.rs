@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +26,8 @@ struct State {
 pub struct Proxy {
     addr: String,
     state: Arc<Mutex<State>>,
+    /// Bytes that came from the target.
+    carried: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -32,7 +35,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let state = Arc::new(Mutex::new(State { mode: Mode::Open, streams: Vec::new() }));
+        let carried = Arc::new(AtomicU64::new(0));
         let (shared, target) = (Arc::clone(&state), target.to_string());
+        let count = Arc::clone(&carried);
         thread::spawn(move || {
             for from in listener.incoming().map_while(Result::ok) {
                 let mode = shared.lock().unwrap().mode;
@@ -47,12 +52,17 @@ impl Proxy {
                 shared.lock().unwrap().streams.extend(copies);
                 let ends = (from.try_clone().unwrap(), to.try_clone().unwrap());
                 let state = Arc::clone(&shared);
-                thread::spawn(move || pump(from, to, &state));
-                let state = Arc::clone(&shared);
-                thread::spawn(move || pump(ends.1, ends.0, &state));
+                thread::spawn(move || pump(from, to, &state, &AtomicU64::new(0)));
+                let (state, count) = (Arc::clone(&shared), Arc::clone(&count));
+                thread::spawn(move || pump(ends.1, ends.0, &state, &count));
             }
         });
-        Self { addr, state }
+        Self { addr, state, carried }
+    }
+
+    /// How many bytes came from the target so far.
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Ordering::SeqCst)
     }
 
     pub fn addr(&self) -> String {
@@ -86,15 +96,16 @@ impl Drop for Proxy {
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, state: &Mutex<State>) {
+fn pump(mut from: TcpStream, mut to: TcpStream, state: &Mutex<State>, count: &AtomicU64) {
     let mut bytes = vec![0; 1 << 16];
-    while let Ok(count @ 1..) = from.read(&mut bytes) {
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
         while state.lock().unwrap().mode == Mode::Frozen {
             thread::sleep(Duration::from_millis(5));
         }
-        if to.write_all(&bytes[..count]).is_err() {
+        if to.write_all(&bytes[..length]).is_err() {
             break;
         }
+        count.fetch_add(length as u64, Ordering::SeqCst);
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
