@@ -237,4 +237,91 @@ mod tests {
         assert!(!base.range_written_after(&range(0, 7), Index(1)));
         assert!(!base.range_written_after(&range(0, 100), Index(2)));
     }
+
+    /// Numbers from a seed.
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 33) % limit
+        }
+    }
+
+    /// Runs a log of writes of very different sizes; one base sees all of it, others start from
+    /// the history of the first on the way. All must be the same at each step, and right.
+    fn run(seed: u64, limit_bytes: u64, length: u64) -> (Base, u64) {
+        let mut chance = Chance(seed);
+        let mut base = Base::new(limit_bytes);
+        let mut joined: Option<Base> = None;
+        let mut last_written: HashMap<u64, Index> = HashMap::new();
+        let mut dropped = 0;
+        for number in 1..=length {
+            let index = Index(number);
+            let count = [0, 1, 1, 1, 2, 2, 3, 300][chance.below(8) as usize];
+            let points: Vec<u64> = (0..count).map(|_| chance.below(5000)).collect();
+            let floor = base.floor();
+            for base in [Some(&mut base), joined.as_mut()].into_iter().flatten() {
+                match count {
+                    0 => base.advance(index),
+                    _ => base.observe(index, &footprint(&points)),
+                }
+            }
+            last_written.extend(points.iter().map(|point| (*point, index)));
+            assert!(base.floor() >= floor && base.floor().0.is_multiple_of(BOUNDARY));
+            dropped += u64::from(base.floor() > floor);
+            assert!(base.closed_bytes <= limit_bytes || base.closed.len() == 1);
+            let sum: u64 = base.closed.iter().map(|old| old.bytes()).sum();
+            assert_eq!(base.closed_bytes, sum, "the sum is wrong at {index}");
+            let snapshot = Index(floor.0.max(number.saturating_sub(chance.below(2000))));
+            if snapshot < base.floor() {
+                continue;
+            }
+            let point = chance.below(5000);
+            let is_new = last_written.get(&point).is_some_and(|last| *last > snapshot);
+            assert_eq!(base.written_after(point, snapshot), is_new, "{point} after {snapshot}");
+            let own = range(point, point);
+            assert_eq!(
+                base.range_written_after(&own, snapshot),
+                is_new,
+                "{point} after {snapshot}"
+            );
+            if let Some(joined) = &joined {
+                assert_eq!(joined.floor(), base.floor(), "another floor at {index}");
+                assert_eq!(joined.written_after(point, snapshot), is_new);
+                assert_eq!(joined.range_written_after(&own, snapshot), is_new);
+                assert_eq!(joined.closed_bytes, base.closed_bytes);
+            }
+            if chance.below(700) == 0 {
+                joined = Some(Base::new(limit_bytes).restored(base.history()));
+            }
+        }
+        let joined = joined.expect("once in 700 over thousands");
+        assert!(joined.history() == base.history(), "a node that joined has another history");
+        (base, dropped)
+    }
+
+    #[test]
+    fn history_is_right_above_the_floor_and_the_same_for_who_joined() {
+        let dropped: u64 = (1..=8).map(|seed| run(seed, 100 << 10, 6000).1).sum();
+        assert!(dropped > 200, "the floor moved {dropped} times only");
+    }
+
+    #[test]
+    fn within_its_limit_nothing_is_forgotten() {
+        let (base, dropped) = run(1, 1 << 30, 3 * GENERATION_TRANSACTIONS);
+        assert_eq!((base.floor(), dropped), (Index(0), 0));
+        assert_eq!(base.closed.len(), 2, "generations are closed by their number, too");
+    }
+
+    #[test]
+    fn the_newest_past_is_kept_however_big_it_is() {
+        let mut base = Base::new(1000);
+        let many: Vec<u64> = (0..1000).collect();
+        for number in 1..=10 * BOUNDARY {
+            base.observe(Index(number), &footprint(&many));
+            assert!(number - base.floor().0 >= BOUNDARY.min(number), "floor {}", base.floor());
+            assert!(number - base.floor().0 <= 2 * BOUNDARY, "floor {}", base.floor());
+        }
+    }
 }

@@ -254,9 +254,8 @@ impl ImageBuilder {
                 }
             }
             Table::Entries(position) => {
-                for _ in 0..run(from, tables.missing_entries(position), &mut self.objects)? {
-                    tables.entry(&dictionary, class, position, sums, from)?;
-                }
+                let count = run(from, tables.missing_entries(position), &mut self.objects)?;
+                tables.entries(&dictionary, class, position, count, from)?;
             }
         }
         Ok(self.table_after(at, tables, table))

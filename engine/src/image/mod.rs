@@ -45,7 +45,7 @@ const VERSION: u32 = 3;
 
 /// How many index entries, free places and rows of tables count as one record: they are smaller
 /// and take less time.
-const SMALL_OBJECTS: usize = 4;
+const SMALL_OBJECTS: usize = 2;
 
 fn replicated(dictionary: &Dictionary) -> impl Iterator<Item = &ClassDef> {
     dictionary.classes().iter().filter(|class| !class.local)

@@ -147,7 +147,7 @@ impl ImageStream {
         bytes + 16 * exactly_once.len() + rows.sum::<u64>()
     }
 
-    /// The next piece, none after the last: at most `max_objects` records, or four times as many
+    /// The next piece, none after the last: at most `max_objects` records, or twice as many
     /// of what is smaller (index entries, free places, rows of tables), and at most `max_bytes`
     /// bytes; but always at least one object, however big.
     ///

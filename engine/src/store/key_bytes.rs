@@ -53,10 +53,24 @@ impl PartialOrd for KeyBytes {
     }
 }
 
+/// The order of the bytes. Short keys are filled up with zeros, so they are compared as numbers,
+/// without a loop; only if one is the other and zeros, their lengths decide.
 impl Ord for KeyBytes {
     fn cmp(&self, other: &KeyBytes) -> Ordering {
-        (**self).cmp(&**other)
+        let (KeyBytes::Short(length, bytes), KeyBytes::Short(other_length, other_bytes)) =
+            (self, other)
+        else {
+            return (**self).cmp(&**other);
+        };
+        let in_words = words(bytes).cmp(&words(other_bytes));
+        in_words.then_with(|| bytes[16..].cmp(&other_bytes[16..])).then(length.cmp(other_length))
     }
+}
+
+/// The first sixteen bytes as a number of the same order.
+fn words(bytes: &[u8; INLINE_BYTES]) -> u128 {
+    let first = bytes.first_chunk().expect("a short key has more than sixteen bytes");
+    u128::from_be_bytes(*first)
 }
 
 #[cfg(test)]
@@ -68,7 +82,11 @@ mod tests {
     #[test]
     fn keys_of_all_lengths_are_kept_and_ordered_as_bytes() {
         let bytes: Vec<u8> = (0..40).map(|byte| byte % 3).collect();
-        let keys: Vec<&[u8]> = (0..=bytes.len()).map(|length| &bytes[..length]).collect();
+        let zeros = [0; 30];
+        let mut keys: Vec<&[u8]> = (0..=bytes.len()).map(|length| &bytes[..length]).collect();
+        keys.extend((0..zeros.len()).map(|length| &zeros[..length]));
+        keys.extend((0..30).flat_map(|at| [&bytes[at..at + 9], &bytes[at..at + 1]]));
+        keys.extend([&[0xFF; 22][..], &[0xFF; 23], &[0x80, 0], &[0x7F, 0xFF], &[0, 0xFF]]);
         for a in &keys {
             assert_eq!(&*KeyBytes::from(*a), *a);
             for b in &keys {

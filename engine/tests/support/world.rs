@@ -287,13 +287,18 @@ impl World {
 
     /// The follower loses everything and starts from the leader's image.
     fn start_from_image(&mut self) {
-        let image = self.leader.applier.image();
         let node = Node::new(DatabaseParams::default());
-        assert_eq!(node.applier.install(&image.bytes).unwrap(), image.index);
-        check(&node.db, &self.states[image.index.0 as usize]);
+        let mut stream = self.leader.applier.image_stream();
+        let mut builder = node.applier.image_builder();
+        let (objects, bytes) = (self.random.below(20) as usize, self.random.below(1500) as usize);
+        while let Some(piece) = stream.next_piece(objects, bytes) {
+            builder.push(&piece).unwrap();
+        }
+        assert_eq!(node.applier.install_built(builder).unwrap(), stream.index());
+        check(&node.db, &self.states[stream.index().0 as usize]);
         node.db.check().unwrap();
         assert_eq!(node.applier.state_hash(), self.leader.applier.state_hash());
-        let again = node.applier.image();
+        let (again, image) = (node.applier.image(), self.leader.applier.image());
         assert!(again.bytes == image.bytes, "an image of the same state differs");
         self.follower = node;
         self.seen.images += 1;
