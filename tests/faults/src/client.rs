@@ -4,7 +4,7 @@
 //! fresh also writes a *mark*, a record of the client's own: that puts it in the order of the log,
 //! where the promise holds for it, and conflicts with nobody.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -13,13 +13,19 @@ use quorate::{
     Value,
 };
 
-use crate::history::{End, Step, Writer};
+use crate::history::{End, Step, Writer, now_ns};
 use crate::protocol::{Flaw, Load, Work};
 use crate::random::Random;
 use crate::trouble::{Result, Trouble};
 
 /// What every account holds at first.
 pub const OPENING_BALANCE: i64 = 100;
+
+/// For how long transactions use the same lists, nanoseconds: lists must not grow for ever.
+const LISTS_NS: u64 = 400_000_000;
+
+/// How many lists are in use at a time.
+const LISTS: u64 = 3;
 
 /// How long a client without quorum waits before it tries again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(2);
@@ -71,11 +77,9 @@ pub fn prepare(database: &Database, work: &Work) -> Result<()> {
     let mut connection = database.connect().map_err(Trouble::doing("connecting"))?;
     let prepared = connection.transact(Isolation::Snapshot, |transaction| {
         for key in (0..work.keys).map(Value::Unsigned) {
-            let empty = Value::List(Vec::new());
             let balance = Value::Signed(OPENING_BALANCE);
             let value = Value::Unsigned(0);
             transaction.insert_values("Register", &[("key", key.clone()), ("value", value)])?;
-            transaction.insert_values("Series", &[("key", key.clone()), ("values", empty)])?;
             transaction.insert_values("Account", &[("key", key), ("balance", balance)])?;
         }
         Ok(())
@@ -83,11 +87,21 @@ pub fn prepare(database: &Database, work: &Work) -> Result<()> {
     prepared.map_err(Trouble::doing("preparing"))
 }
 
+/// What a client shares with its node.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// It must not begin anything more.
+    pub rest: AtomicBool,
+    /// When the newest operation that was acknowledged to any client began, by the node's clock.
+    pub acknowledged_ns: AtomicU64,
+}
+
 /// One client.
 pub struct Client {
     connection: Connection,
     writer: Writer,
     random: Random,
+    load: Load,
     work: Work,
     flaw: Option<Flaw>,
     /// Unlike that of any other client of any life of any node, and small.
@@ -105,7 +119,7 @@ impl Client {
     pub fn new(
         database: &Database,
         writer: Writer,
-        work: &Work,
+        (load, work): (Load, &Work),
         flaw: Option<Flaw>,
         (node, life, number): (usize, usize, usize),
     ) -> Result<Self> {
@@ -114,6 +128,7 @@ impl Client {
             connection: database.connect().map_err(Trouble::doing("connecting"))?,
             writer,
             random: Random::new(work.seed ^ identity << 20),
+            load,
             work: work.clone(),
             flaw,
             identity,
@@ -126,19 +141,50 @@ impl Client {
     /// # Errors
     ///
     /// What no fault explains.
-    pub fn run(&mut self, rest: &AtomicBool) -> Result<()> {
-        while !rest.load(Ordering::Relaxed) {
+    pub fn run(&mut self, control: &Control) -> Result<()> {
+        while !control.rest.load(Ordering::Relaxed) {
+            let begun_ns = now_ns();
             let (steps, serializable) = self.next();
-            let number =
-                self.writer.call(&steps, serializable).map_err(Trouble::doing("history"))?;
-            let (end, steps, index) = self.attempt(steps, serializable)?;
-            self.writer.answer(number, end, steps, index).map_err(Trouble::doing("history"))?;
-            if end == End::Failed {
-                thread::sleep(REFUSED_PAUSE);
+            match self.operate(steps, serializable)? {
+                End::Ok => {
+                    control.acknowledged_ns.fetch_max(begun_ns, Ordering::Relaxed);
+                }
+                End::Failed => thread::sleep(REFUSED_PAUSE),
+                End::Unknown => {}
             }
             thread::sleep(Duration::from_micros(self.work.pause_us));
         }
         Ok(())
+    }
+
+    /// Reads everything there is, each until it is acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// What no fault explains.
+    pub fn audit(&mut self, lists: &[u64]) -> Result<()> {
+        let steps = match self.load {
+            Load::Own => Vec::new(),
+            Load::Registers => (0..self.work.keys).map(|key| vec![Step::Read(key, None)]).collect(),
+            Load::Serializable | Load::Snapshot => {
+                vec![lists.iter().map(|key| Step::List(*key, None)).collect()]
+            }
+            Load::Bank => vec![vec![Step::Balances(None)]],
+        };
+        for operation in steps {
+            while self.operate(operation.clone(), true)? != End::Ok {
+                thread::sleep(REFUSED_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// One operation, written down.
+    fn operate(&mut self, steps: Vec<Step>, serializable: bool) -> Result<End> {
+        let number = self.writer.call(&steps, serializable).map_err(Trouble::doing("history"))?;
+        let (end, steps, index) = self.attempt(steps, serializable)?;
+        self.writer.answer(number, end, steps, index).map_err(Trouble::doing("history"))?;
+        Ok(end)
     }
 
     /// A value nobody ever wrote, and never 0.
@@ -153,7 +199,7 @@ impl Client {
 
     /// The next operation, and whether it is to be serializable.
     fn next(&mut self) -> (Vec<Step>, bool) {
-        match self.work.load {
+        match self.load {
             Load::Own => (vec![Step::Write(self.identity, self.written + 1)], false),
             Load::Registers => (vec![self.register_step()], true),
             Load::Serializable => (self.list_steps(), true),
@@ -179,9 +225,10 @@ impl Client {
 
     fn list_steps(&mut self) -> Vec<Step> {
         let count = 1 + self.random.below(4);
+        let first = self.writer.now_ns() / LISTS_NS * LISTS;
         let mut steps = Vec::new();
         for _ in 0..count {
-            let key = self.key();
+            let key = first + self.random.below(LISTS);
             steps.push(match self.random.below(2) {
                 0 => Step::List(key, None),
                 _ => Step::Append(key, self.fresh()),
@@ -204,7 +251,7 @@ impl Client {
         mut steps: Vec<Step>,
         serializable: bool,
     ) -> Result<(End, Vec<Step>, u64)> {
-        if self.work.load == Load::Own {
+        if self.load == Load::Own {
             self.written += 1;
         }
         let lost = self.flaw == Some(Flaw::LostWrites) && self.written % 100 == 99;
@@ -265,21 +312,18 @@ fn run_step(transaction: &Transaction<'_>, step: &mut Step) -> std::result::Resu
                 transaction.insert_values("Register", &values)?;
             }
         },
-        Step::Swap(key, expected, value, swapped) => {
+        Step::Swap(key, expected, value, held) => {
             let (handle, found) = find(transaction, "Register", *key, "value")?;
-            let equal = unsigned(&found)? == *expected;
-            if equal {
+            let found = unsigned(&found)?;
+            if found == *expected {
                 transaction.update_fields(handle, &[("value", Value::Unsigned(*value))])?;
             }
-            *swapped = Some(equal);
+            *held = Some(found);
         }
-        Step::List(key, values) => *values = Some(list(transaction, *key)?.1),
-        Step::Append(key, value) => {
-            let (handle, mut values) = list(transaction, *key)?;
-            values.push(*value);
-            let values = Value::List(values.into_iter().map(Value::Unsigned).collect());
-            transaction.update_fields(handle, &[("values", values)])?;
+        Step::List(key, values) => {
+            *values = Some(list(transaction, *key)?.map_or(Vec::new(), |(_, values)| values));
         }
+        Step::Append(key, value) => append(transaction, *key, *value)?,
         Step::Move(from, to, amount, moved) => {
             *moved = Some(transfer(transaction, *from, *to, *amount as i64)?);
         }
@@ -331,11 +375,32 @@ fn mark(transaction: &Transaction<'_>, identity: u64) -> std::result::Result<(),
     }
 }
 
-fn list(transaction: &Transaction<'_>, key: u64) -> std::result::Result<(Handle, Vec<u64>), Error> {
-    let (handle, values) = find(transaction, "Series", key, "values")?;
-    let Value::List(values) = values else { return Err(Error::application("no list")) };
+/// A list, unless it was never appended to.
+fn list(
+    transaction: &Transaction<'_>,
+    key: u64,
+) -> std::result::Result<Option<(Handle, Vec<u64>)>, Error> {
+    let found = transaction.find_record("Series", "by_key", &[Value::Unsigned(key)])?;
+    let Some((handle, record)) = found else { return Ok(None) };
+    let Value::List(values) = record.value("values")? else {
+        return Err(Error::application("no list"));
+    };
     let values: std::result::Result<_, Error> = values.iter().map(unsigned).collect();
-    Ok((handle, values?))
+    Ok(Some((handle, values?)))
+}
+
+fn append(transaction: &Transaction<'_>, key: u64, value: u64) -> std::result::Result<(), Error> {
+    let found = list(transaction, key)?;
+    let (handle, mut values) = found.map_or((None, Vec::new()), |(h, values)| (Some(h), values));
+    values.push(value);
+    let values = Value::List(values.into_iter().map(Value::Unsigned).collect());
+    match handle {
+        Some(handle) => transaction.update_fields(handle, &[("values", values)]),
+        None => {
+            let values = [("key", Value::Unsigned(key)), ("values", values)];
+            transaction.insert_values("Series", &values).map(|_| ())
+        }
+    }
 }
 
 fn find(

@@ -126,9 +126,7 @@ impl Cluster {
     /// If it cannot be committed.
     pub fn work(&mut self, work: &Work) -> Result<()> {
         self.send(0, &Command::Prepare(work.clone()))?;
-        let Report::Done { index } = self.await_answer(0)? else {
-            return Err(Trouble::new("node 0 did not prepare"));
-        };
+        let index = self.await_done(0)?;
         self.await_state(index)?;
         self.go_on(work)
     }
@@ -146,6 +144,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until each of these nodes acknowledged something to a client that began after this.
+    ///
+    /// # Errors
+    ///
+    /// If one does not: then it is stuck.
+    pub fn await_progress(&mut self, nodes: &[usize]) -> Result<()> {
+        for node in nodes {
+            self.send(*node, &Command::Progress)?;
+        }
+        nodes.iter().try_for_each(|node| self.await_done(*node).map(|_| ()))
+    }
+
+    /// Lets one more client on each node read everything there is. Nobody else works meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If a node cannot.
+    pub fn audit(&mut self, lists: &[u64]) -> Result<()> {
+        for node in 0..self.size() {
+            self.send(node, &Command::Audit { lists: lists.to_vec() })?;
+        }
+        (0..self.size()).try_for_each(|node| self.await_done(node).map(|_| ()))
+    }
+
     /// Lets all clients finish and waits until all nodes hold the same state.
     ///
     /// # Errors
@@ -158,10 +180,7 @@ impl Cluster {
         }
         let mut newest = 0;
         for node in 0..self.size() {
-            match self.await_answer(node)? {
-                Report::Done { index } => newest = newest.max(index),
-                other => return Err(Trouble::new(format!("node {node} said {other:?}"))),
-            }
+            newest = newest.max(self.await_done(node)?);
         }
         self.await_state(newest)
     }
@@ -334,11 +353,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Notes who became a member, and gives it work.
+    /// Notes who became a member, and gives it work; notices who failed.
     fn look_after(&mut self) -> Result<()> {
         for node in 0..self.size() {
             let place = &mut self.nodes[node];
-            let (false, Some(process)) = (place.ready, &mut place.process) else { continue };
+            let Some(process) = &mut place.process else { continue };
+            if place.ready {
+                process.check().map_err(|trouble| about(node, &trouble))?;
+                continue;
+            }
             match process.answer().map_err(|trouble| about(node, &trouble))? {
                 Some(Report::Ready) => place.ready = true,
                 Some(other) => return Err(Trouble::new(format!("node {node} said {other:?}"))),
@@ -363,6 +386,7 @@ impl Cluster {
             commit_limit_ms: self.options.commit_limit_ms,
             directory: self.directory.path().to_owned(),
             clock_ahead_ns: ahead_s as i64 * 1_000_000_000,
+            conductor_ns: history::now_ns(),
             flaw: self.options.flaw,
         };
         let this = std::env::current_exe().map_err(Trouble::doing("finding this program"))?;
@@ -401,6 +425,14 @@ impl Cluster {
                 return Err(Trouble::new(format!("node {node} does not answer")));
             }
             thread::sleep(STEP);
+        }
+    }
+
+    /// Waits until the node has done what it was told; the index visible there then.
+    fn await_done(&mut self, node: usize) -> Result<u64> {
+        match self.await_answer(node)? {
+            Report::Done { index } => Ok(index),
+            other => Err(Trouble::new(format!("node {node} said {other:?}"))),
         }
     }
 

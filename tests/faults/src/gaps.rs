@@ -123,7 +123,8 @@ pub fn measure(
     let mut rows = ALL.map(|fault| Row { fault, gaps_us: Vec::new() });
     for repeat in 0..repeats {
         let mut cluster = Cluster::start(options.clone())?;
-        let work = Work { load: Load::Own, clients, pause_us, keys: 1, seed: repeat as u64 };
+        let (loads, seed) = (vec![Load::Own; clients], repeat as u64);
+        let work = Work { loads, pause_us, keys: 1, seed };
         cluster.work(&work)?;
         for row in &mut rows {
             let gap_us = repeat_once(&mut cluster, row.fault)?;
@@ -200,6 +201,7 @@ mod tests {
         Operation {
             node,
             client: String::new(),
+            load: Load::Own,
             steps: vec![Step::Write(0, 0)],
             serializable: false,
             called_ns: 0,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Load;
 use crate::trouble::{Result, Trouble};
 
 /// One step of a transaction. As called it has no results, as answered it has.
@@ -22,8 +23,8 @@ pub enum Step {
     Read(u64, Option<u64>),
     /// Writes a register.
     Write(u64, u64),
-    /// Writes a register if it holds the first value; whether it did.
-    Swap(u64, u64, u64, Option<bool>),
+    /// Writes the second value to a register if it holds the first; what it held.
+    Swap(u64, u64, u64, Option<u64>),
     /// Reads a list.
     List(u64, Option<Vec<u64>>),
     /// Appends to a list.
@@ -56,6 +57,8 @@ pub enum Line {
         number: u64,
         /// When.
         at_ns: u64,
+        /// The kind of client.
+        load: Load,
         /// What it will do.
         steps: Vec<Step>,
         /// Whether it is to be serializable; else on a snapshot.
@@ -83,6 +86,8 @@ pub struct Operation {
     pub node: usize,
     /// Which client: unique over all nodes and lives.
     pub client: String,
+    /// What kind of client.
+    pub load: Load,
     /// Steps, with results if it was acknowledged.
     pub steps: Vec<Step>,
     /// Whether it was to be serializable.
@@ -107,6 +112,7 @@ pub fn now_ns() -> u64 {
 #[derive(Debug)]
 pub struct Writer {
     file: File,
+    load: Load,
     next: u64,
     ahead_ns: i64,
 }
@@ -121,12 +127,13 @@ impl Writer {
         directory: &Path,
         node: usize,
         life: usize,
-        client: &str,
+        client: usize,
+        load: Load,
         ahead_ns: i64,
     ) -> io::Result<Self> {
         let name = format!("{node}-{life}-{client}.history");
         let file = fs::OpenOptions::new().append(true).create_new(true).open(directory.join(name));
-        Ok(Self { file: file?, next: 0, ahead_ns })
+        Ok(Self { file: file?, load, next: 0, ahead_ns })
     }
 
     /// Writes a call down; the number that its answer needs.
@@ -135,10 +142,10 @@ impl Writer {
     ///
     /// If the line cannot be written: then the operation must not be begun.
     pub fn call(&mut self, steps: &[Step], serializable: bool) -> io::Result<u64> {
-        let number = self.next;
+        let (number, load, steps) = (self.next, self.load, steps.to_vec());
         self.next += 1;
         let at_ns = self.now_ns();
-        self.write(&Line::Call { number, at_ns, steps: steps.to_vec(), serializable })?;
+        self.write(&Line::Call { number, at_ns, load, steps, serializable })?;
         Ok(number)
     }
 
@@ -158,7 +165,8 @@ impl Writer {
         self.write(&Line::Answer { number, at_ns, end, steps, index })
     }
 
-    fn now_ns(&self) -> u64 {
+    /// Now, by the conductor's clock.
+    pub fn now_ns(&self) -> u64 {
         now_ns().wrapping_add_signed(-self.ahead_ns)
     }
 
@@ -198,11 +206,12 @@ fn read_file(path: &PathBuf, operations: &mut Vec<Operation>) -> Result<()> {
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
         let line: Line = serde_json::from_str(line).map_err(Trouble::doing(&shown))?;
         match line {
-            Line::Call { number, at_ns, steps, serializable } => {
+            Line::Call { number, at_ns, load, steps, serializable } => {
                 places.insert(number, operations.len());
                 operations.push(Operation {
                     node,
                     client: client.clone(),
+                    load,
                     steps,
                     serializable,
                     called_ns: at_ns,
@@ -235,7 +244,7 @@ mod tests {
     #[test]
     fn calls_without_an_answer_are_unknown_and_half_a_line_is_none() {
         let directory = tempfile::tempdir().expect("made");
-        let mut writer = Writer::create(directory.path(), 2, 1, "0", 0).expect("made");
+        let mut writer = Writer::create(directory.path(), 2, 1, 0, Load::Own, 0).expect("made");
         let first = writer.call(&[Step::Read(1, None)], true).expect("written");
         writer.answer(first, End::Ok, vec![Step::Read(1, Some(7))], 0).expect("written");
         let second = writer.call(&[Step::Write(1, 8)], true).expect("written");

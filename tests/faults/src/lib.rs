@@ -18,12 +18,15 @@ pub mod client;
 pub mod cluster;
 pub mod gaps;
 pub mod history;
+pub mod judge;
 pub mod lab;
+pub mod nemesis;
 pub mod node;
 pub mod processes;
 pub mod protocol;
 pub mod random;
 pub mod relay;
+pub mod scenarios;
 pub mod trouble;
 
 pub use trouble::{Result, Trouble};

@@ -2,10 +2,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use quorate_faults::{gaps, lab, node, relay};
+use quorate_faults::protocol::Flaw;
+use quorate_faults::scenarios::{self, Run, Scenario};
+use quorate_faults::{Trouble, gaps, lab, node, relay};
 
 /// Real node processes on networks of their own, under real faults. Needs root.
 #[derive(Parser)]
@@ -32,6 +34,25 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         pause_us: u64,
     },
+    /// Run scenarios, each on clusters of 3 and some on 5 nodes, and judge what clients saw.
+    Run {
+        /// Only these.
+        scenarios: Vec<String>,
+        /// Decides what is left to chance.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many minutes of a random mix follow, with one seed after the other.
+        #[arg(long, default_value_t = 0)]
+        minutes: u64,
+        /// Only clusters of this many nodes.
+        #[arg(long)]
+        nodes: Option<usize>,
+        /// A fault of the nodes themselves, which must be found.
+        #[arg(long)]
+        flaw: Option<Flaw>,
+    },
+    /// Name the scenarios.
+    List,
     /// One node, driven over standard input.
     #[command(hide = true)]
     Node,
@@ -47,14 +68,19 @@ fn main() -> ExitCode {
         Command::Relay { one, other, delay_ms } => {
             return relay::run(&one, &other, Duration::from_millis(delay_ms));
         }
-        _ => {}
+        Command::List => {
+            for Scenario { name, what, .. } in scenarios::ALL {
+                println!("{name:<14} {what}");
+            }
+            return ExitCode::SUCCESS;
+        }
+        Command::Gaps { .. } | Command::Run { .. } => {}
     }
     if let Some(why) = lab::unavailable() {
         println!("SKIPPED, nothing was tested: {why}");
         return ExitCode::SUCCESS;
     }
     let result = match command {
-        Command::Node | Command::Relay { .. } => unreachable!("returned above"),
         Command::Gaps { repeats, nodes, clients, pause_us } => {
             let progress = |line: &str| println!("{line}");
             gaps::measure(nodes, repeats, clients, pause_us, progress).map(|rows| {
@@ -63,6 +89,13 @@ fn main() -> ExitCode {
                 met
             })
         }
+        Command::Run { scenarios, seed, minutes, nodes, flaw } => {
+            select(&scenarios).map(|selected| {
+                let named = run_all(&selected, seed, nodes, flaw);
+                named & mix_for(Duration::from_secs(60 * minutes), seed, nodes, flaw)
+            })
+        }
+        Command::Node | Command::Relay { .. } | Command::List => unreachable!("returned above"),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -73,3 +106,71 @@ fn main() -> ExitCode {
         }
     }
 }
+
+fn select(names: &[String]) -> Result<Vec<&'static Scenario>, Trouble> {
+    if names.is_empty() {
+        return Ok(scenarios::ALL.iter().collect());
+    }
+    let by_name = |name: &String| {
+        let found = scenarios::ALL.iter().find(|scenario| scenario.name == name);
+        found.ok_or_else(|| Trouble::new(format!("no scenario `{name}`; `list` names them")))
+    };
+    names.iter().map(by_name).collect()
+}
+
+/// True if all are good.
+fn run_all(
+    selected: &[&'static Scenario],
+    seed: u64,
+    only: Option<usize>,
+    flaw: Option<Flaw>,
+) -> bool {
+    let mut good = true;
+    for scenario in selected {
+        for nodes in scenario.sizes.iter().filter(|size| only.is_none_or(|only| only == **size)) {
+            let run = Run { nodes: *nodes, seed, mix: MIX, flaw };
+            good &= run_one(scenario, &run);
+        }
+    }
+    good
+}
+
+/// Random mixes with one seed after the other until the time is over.
+fn mix_for(time: Duration, first: u64, only: Option<usize>, flaw: Option<Flaw>) -> bool {
+    let until = Instant::now() + time;
+    let mix = scenarios::ALL.iter().find(|scenario| scenario.name == "mix").expect("is there");
+    let mut good = true;
+    for seed in first.. {
+        if Instant::now() >= until {
+            break;
+        }
+        let nodes = only.unwrap_or(if seed % 3 == 0 { 5 } else { 3 });
+        good &= run_one(mix, &Run { nodes, seed, mix: 3 * MIX, flaw });
+    }
+    good
+}
+
+fn run_one(scenario: &Scenario, run: &Run) -> bool {
+    let begun = Instant::now();
+    let result = scenario.run(run);
+    let seconds = begun.elapsed().as_secs_f64();
+    let head =
+        format!("{:<13} {} nodes, seed {:<4} {seconds:>5.1} s", scenario.name, run.nodes, run.seed);
+    match result {
+        Ok(Ok(judged)) => {
+            println!("{head}  good: {judged}");
+            true
+        }
+        Ok(Err(violation)) => {
+            println!("{head}  VIOLATION: {violation}");
+            false
+        }
+        Err(trouble) => {
+            println!("{head}  FAILED: {trouble}");
+            false
+        }
+    }
+}
+
+/// How long faults are mixed in one run.
+const MIX: Duration = Duration::from_secs(10);

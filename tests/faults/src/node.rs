@@ -5,7 +5,7 @@
 use std::io::{self, BufRead as _, Lines, StdinLock, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,15 +15,18 @@ use quorate::{
     ClusterNodeParams, ClusterParams, Database, DatabaseParams, ListenerHandle, Options,
 };
 
-use crate::client::{self, Client};
-use crate::history::Writer;
-use crate::protocol::{Command, Report, Setup, Work};
+use crate::client::{self, Client, Control};
+use crate::history::{Writer, now_ns};
+use crate::protocol::{Command, Load, Report, Setup, Work};
 use crate::trouble::{Result, Trouble};
 
 /// The variable that says what a node logs to standard error, as in `quorate_cluster=debug`.
 const LOG_VARIABLE: &str = "QUORATE_LOG";
 
 const SEGMENT_SIZE_BYTES: u64 = 1 << 30;
+
+/// How far clocks may seem apart that are equal: a busy machine starts processes late.
+const CLOCK_NS_MAX: u64 = 60_000_000_000;
 
 const STATUS_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -33,10 +36,12 @@ struct Node {
     setup: Setup,
     database: Database,
     listener: ListenerHandle,
-    rest: Arc<AtomicBool>,
+    control: Arc<Control>,
     clients: Vec<JoinHandle<Result<()>>>,
-    /// How often work was started: part of the names of clients.
-    shift: usize,
+    /// How many clients there were.
+    numbered: usize,
+    /// What they did last.
+    work: Option<Work>,
 }
 
 /// Runs a node until its standard input closes or it cannot go on.
@@ -72,6 +77,10 @@ fn obey(mut lines: Lines<StdinLock<'_>>) -> Result<()> {
 
 impl Node {
     fn open(setup: Setup) -> Result<Self> {
+        let conductor_ns = now_ns().wrapping_add_signed(-setup.clock_ahead_ns);
+        if conductor_ns.abs_diff(setup.conductor_ns) > CLOCK_NS_MAX {
+            return Err(Trouble::new("its clock is not ahead as told: no time namespaces here"));
+        }
         let nodes = setup.addresses.iter().map(ClusterNodeParams::new).collect();
         let params = ClusterParams::new(setup.node as u32, nodes)
             .with_insecure(true)
@@ -84,8 +93,8 @@ impl Node {
         let listener = database.spawn_listener().map_err(Trouble::doing("listening"))?;
         let watched = database.clone();
         thread::spawn(move || report_status(&watched));
-        let rest = Arc::new(AtomicBool::new(false));
-        Ok(Self { setup, database, listener, rest, clients: Vec::new(), shift: 0 })
+        let (control, clients) = (Arc::default(), Vec::new());
+        Ok(Self { setup, database, listener, control, clients, numbered: 0, work: None })
     }
 
     fn obey(&mut self, command: Command) -> Result<()> {
@@ -98,8 +107,22 @@ impl Node {
                 self.done();
             }
             Command::Work(work) => self.start(&work)?,
+            Command::Progress => {
+                let since = now_ns();
+                while self.control.acknowledged_ns.load(Ordering::Relaxed) < since {
+                    thread::sleep(REACH_STEP);
+                }
+                self.done();
+            }
+            Command::Audit { lists } => {
+                for load in [Load::Registers, Load::Serializable, Load::Bank] {
+                    let work = self.work.clone().ok_or_else(|| Trouble::new("nothing to audit"))?;
+                    self.client(load, &work)?.audit(&lists)?;
+                }
+                self.done();
+            }
             Command::Rest => {
-                self.rest.store(true, Ordering::Relaxed);
+                self.control.rest.store(true, Ordering::Relaxed);
                 for client in self.clients.drain(..) {
                     client.join().map_err(|_| Trouble::new("a client panicked"))??;
                 }
@@ -118,24 +141,28 @@ impl Node {
     }
 
     fn start(&mut self, work: &Work) -> Result<()> {
-        self.rest = Arc::new(AtomicBool::new(false));
-        let Setup { node, life, ref directory, clock_ahead_ns, flaw, .. } = self.setup;
-        for _ in 0..work.clients {
-            let number = self.shift;
-            self.shift += 1;
-            let name = number.to_string();
-            let writer = Writer::create(directory, node, life, &name, clock_ahead_ns)
-                .map_err(Trouble::doing("history"))?;
-            let place = (node, life, number);
-            let mut client = Client::new(&self.database, writer, work, flaw, place)?;
-            let rest = Arc::clone(&self.rest);
+        self.work = Some(work.clone());
+        self.control = Arc::default();
+        for load in &work.loads {
+            let mut client = self.client(*load, work)?;
+            let control = Arc::clone(&self.control);
             self.clients.push(thread::spawn(move || {
-                client.run(&rest).inspect_err(|trouble| {
+                client.run(&control).inspect_err(|trouble| {
                     say(&Report::Failed { reason: trouble.to_string() });
                 })
             }));
         }
         Ok(())
+    }
+
+    /// The next client of this life.
+    fn client(&mut self, load: Load, work: &Work) -> Result<Client> {
+        let Setup { node, life, ref directory, clock_ahead_ns, flaw, .. } = self.setup;
+        let number = self.numbered;
+        self.numbered += 1;
+        let writer = Writer::create(directory, node, life, number, load, clock_ahead_ns)
+            .map_err(Trouble::doing("history"))?;
+        Client::new(&self.database, writer, (load, work), flaw, (node, life, number))
     }
 
     fn done(&self) {

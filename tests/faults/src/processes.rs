@@ -107,15 +107,24 @@ impl Process {
     ///
     /// If it said that it cannot go on, or is gone without a word.
     pub fn answer(&mut self) -> Result<Option<Report>> {
-        let ended = self.child.try_wait().map_err(Trouble::doing("looking after a node"))?;
-        let mut heard = self.lock();
-        if let Some(reason) = &heard.failed {
-            return Err(Trouble::new(reason));
+        let ended = self.check();
+        match self.lock().answers.pop_front() {
+            Some(answer) => Ok(Some(answer)),
+            None => ended.map(|()| None),
         }
-        let answer = heard.answers.pop_front();
-        match ended {
-            Some(status) if answer.is_none() => Err(Trouble::new(format!("it ended: {status}"))),
-            _ => Ok(answer),
+    }
+
+    /// Looks after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::answer`].
+    pub fn check(&mut self) -> Result<()> {
+        let ended = self.child.try_wait().map_err(Trouble::doing("looking after a node"))?;
+        match (&self.lock().failed, ended) {
+            (Some(reason), _) => Err(Trouble::new(reason)),
+            (None, Some(status)) => Err(Trouble::new(format!("it ended: {status}"))),
+            (None, None) => Ok(()),
         }
     }
 

@@ -23,12 +23,14 @@ pub struct Setup {
     pub directory: PathBuf,
     /// Ahead of the conductor's monotonic clock, nanoseconds: the offset of a time namespace.
     pub clock_ahead_ns: i64,
+    /// The conductor's monotonic clock when it wrote this, nanoseconds.
+    pub conductor_ns: u64,
     /// The fault to commit, if any.
     pub flaw: Option<Flaw>,
 }
 
 /// A fault of the node itself, for the judges to find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Flaw {
     /// Answers reads from the state at hand as if they were fresh.
@@ -42,13 +44,11 @@ pub enum Flaw {
 /// What clients do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// What kind of operations.
-    pub load: Load,
-    /// How many clients, each with a thread and a connection.
-    pub clients: usize,
+    /// One client for each, with a thread and a connection.
+    pub loads: Vec<Load>,
     /// How long a client pauses after each operation, microseconds.
     pub pause_us: u64,
-    /// Keys of each kind.
+    /// How many registers and accounts there are.
     pub keys: u64,
     /// Decides what the clients do.
     pub seed: u64,
@@ -62,9 +62,9 @@ pub enum Load {
     Own,
     /// Reads, writes and compare-and-set of single registers, which must be linearizable.
     Registers,
-    /// Transactions over several lists: reads and appends. Serializable ones.
+    /// Transactions that read several lists and append to them, serializable.
     Serializable,
-    /// The same under snapshot isolation.
+    /// The same under snapshot isolation, on the same lists.
     Snapshot,
     /// Transfers between accounts, and totals of all.
     Bank,
@@ -78,6 +78,13 @@ pub enum Command {
     Prepare(Work),
     /// Start the clients.
     Work(Work),
+    /// Answered by [`Report::Done`] when a client was acknowledged what it began after this.
+    Progress,
+    /// Read everything at the end, as one more client. Answered by [`Report::Done`].
+    Audit {
+        /// The lists that were ever used.
+        lists: Vec<u64>,
+    },
     /// Let the clients finish what they do, and start nothing new. Answered by [`Report::Done`].
     Rest,
     /// Wait until this index is visible. Answered by [`Report::Reached`].
