@@ -27,6 +27,9 @@ COMMANDS
   tidy                  the house rules: sizes, banned calls, layering, licences
   sim [ARGS]            the cluster simulator, optimised; `cargo xtask sim --help` for ARGS
   fuzz [CASES] [FILTER] property tests with CASES cases each (default 20000), optimised
+  faults [--seed N] [--minutes M]
+                        real processes under real faults, then a random mix for M minutes with one
+                        seed after the other; needs root; `cargo xtask faults --help` for more
   bench [--quick]       the measurements of benches/, optimised
   bench failover        write gaps after faults of real processes; needs root
   deny [--advisories]   licences, sources and banned crates by cargo-deny (installed if missing);
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         "check" => no_arguments(rest).and_then(|()| parts::run(Selection::Quick)),
         "tidy" => no_arguments(rest).and_then(|()| parts::run(Selection::Named(&["tidy"]))),
         "sim" => sim(rest),
+        "faults" => faults(rest),
         "bench" => bench(rest),
         "fuzz" => fuzz(rest),
         "deny" => deny(rest),
@@ -74,9 +78,21 @@ fn sim(args: &[String]) -> Result<(), String> {
     forward(&command, args)
 }
 
+/// The scenarios, or another command of the fault tests if one is named.
+fn faults(args: &[String]) -> Result<(), String> {
+    tools::iproute2()?;
+    let mut command = vec!["run", "--release", "--package", "quorate-faults", "--"];
+    let own = ["run", "prove", "gaps", "list", "help", "--help"];
+    if args.first().is_none_or(|first| !own.contains(&first.as_str())) {
+        command.push("run");
+    }
+    forward(&command, args)
+}
+
 fn bench(args: &[String]) -> Result<(), String> {
     match args.split_first() {
         Some((first, rest)) if first == "failover" => {
+            tools::iproute2()?;
             forward(&["run", "--release", "--package", "quorate-faults", "--", "gaps"], rest)
         }
         _ => {

@@ -69,7 +69,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "tidy",
         what: "house rules, layering, licences",
-        budget_minutes: 3,
+        budget_minutes: 2,
         quick: true,
         install: nothing,
         commands: &[&["test", "--package", "quorate", "--test", "tidy", "--locked"]],
@@ -87,7 +87,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "doctests",
         what: "examples in the documentation and the README",
-        budget_minutes: 2,
+        budget_minutes: 1,
         quick: false,
         install: nothing,
         commands: &[&["test", "--workspace", "--doc", "--locked"]],
@@ -148,9 +148,21 @@ const PARTS: &[Part] = &[
         variables: &[],
     },
     Part {
+        name: "faults",
+        what: "real processes under real faults, and nodes that lie, which must be found",
+        budget_minutes: 4,
+        quick: false,
+        install: tools::iproute2,
+        commands: &[
+            &["run", "--release", "--package", "quorate-faults", "--locked", "--", "run"],
+            &["run", "--release", "--package", "quorate-faults", "--locked", "--", "prove"],
+        ],
+        variables: &[],
+    },
+    Part {
         name: "demo",
         what: "the main job, as the README says it",
-        budget_minutes: 2,
+        budget_minutes: 1,
         quick: false,
         install: nothing,
         commands: &[&["run", "--release", "--locked", "--", "demo", "--seconds", "6"]],
@@ -159,7 +171,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "deny",
         what: "licences, sources and banned crates of the dependency tree",
-        budget_minutes: 4,
+        budget_minutes: 3,
         quick: false,
         install: tools::deny,
         commands: &[tools::DENY_CHECKS],

@@ -31,6 +31,21 @@ pub(crate) fn deny() -> Result<(), String> {
     installed("deny", "cargo-deny")
 }
 
+/// `ip` and `tc`, which wire the networks of the fault tests. Where they cannot be installed those
+/// tests say that they were skipped.
+pub(crate) fn iproute2() -> Result<(), String> {
+    let is_there = |program: &str| process::succeeds(Command::new(program).arg("-V"));
+    if is_there("ip") && is_there("tc") {
+        return Ok(());
+    }
+    println!("installing iproute2");
+    let install = ["install", "--yes", "--no-install-recommends", "iproute2"];
+    if !process::succeeds(Command::new("apt-get").args(install)) {
+        println!("iproute2 is missing, and apt-get could not install it: install it by hand");
+    }
+    Ok(())
+}
+
 fn installed(subcommand: &str, package: &str) -> Result<(), String> {
     if process::succeeds(&mut process::cargo(&[subcommand, "--version"])) {
         return Ok(());

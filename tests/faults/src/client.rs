@@ -1,19 +1,19 @@
 //! A node's clients: threads that call operations, one after another, and write down what came.
 //!
-//! An operation is one transaction, tried once; a conflict is its answer. Whatever promises to be
-//! fresh also writes a *mark*, a record of the client's own: that puts it in the order of the log,
-//! where the promise holds for it, and conflicts with nobody.
+//! An operation is one transaction, tried once; a conflict is its answer. What is to be serializable
+//! in real time also writes a *mark*, a record of the client's own: that puts it in the order of the
+//! log, and conflicts with nobody. Half of all that only read ask for a fresh snapshot instead.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use quorate::{
-    Access, CommitError, Connection, Database, Dictionary, Error, Handle, Isolation, Transaction,
-    Value,
+    Access, CommitError, Connection, Database, Dictionary, Error, FreshError, Freshness, Handle,
+    Isolation, Transaction, Value,
 };
 
-use crate::history::{End, Step, Writer, now_ns};
+use crate::history::{End, Promise, Step, Writer, now_ns};
 use crate::protocol::{Flaw, Load, Work};
 use crate::random::Random;
 use crate::trouble::{Result, Trouble};
@@ -144,8 +144,8 @@ impl Client {
     pub fn run(&mut self, control: &Control) -> Result<()> {
         while !control.rest.load(Ordering::Relaxed) {
             let begun_ns = now_ns();
-            let (steps, serializable) = self.next();
-            match self.operate(steps, serializable)? {
+            let (steps, promise) = self.next();
+            match self.operate(steps, promise)? {
                 End::Ok => {
                     control.acknowledged_ns.fetch_max(begun_ns, Ordering::Relaxed);
                 }
@@ -172,7 +172,7 @@ impl Client {
             Load::Bank => vec![vec![Step::Balances(None)]],
         };
         for operation in steps {
-            while self.operate(operation.clone(), true)? != End::Ok {
+            while self.operate(operation.clone(), Promise::Fresh)? != End::Ok {
                 thread::sleep(REFUSED_PAUSE);
             }
         }
@@ -180,9 +180,9 @@ impl Client {
     }
 
     /// One operation, written down.
-    fn operate(&mut self, steps: Vec<Step>, serializable: bool) -> Result<End> {
-        let number = self.writer.call(&steps, serializable).map_err(Trouble::doing("history"))?;
-        let (end, steps, index) = self.attempt(steps, serializable)?;
+    fn operate(&mut self, steps: Vec<Step>, promise: Promise) -> Result<End> {
+        let number = self.writer.call(&steps, promise).map_err(Trouble::doing("history"))?;
+        let (end, steps, index) = self.attempt(steps, promise)?;
         self.writer.answer(number, end, steps, index).map_err(Trouble::doing("history"))?;
         Ok(end)
     }
@@ -197,15 +197,22 @@ impl Client {
         self.random.below(self.work.keys)
     }
 
-    /// The next operation, and whether it is to be serializable.
-    fn next(&mut self) -> (Vec<Step>, bool) {
-        match self.load {
-            Load::Own => (vec![Step::Write(self.identity, self.written + 1)], false),
-            Load::Registers => (vec![self.register_step()], true),
-            Load::Serializable => (self.list_steps(), true),
-            Load::Snapshot => (self.list_steps(), false),
-            Load::Bank => (vec![self.bank_step()], self.random.below(2) == 0),
-        }
+    /// The next operation, and what is asked of it.
+    fn next(&mut self) -> (Vec<Step>, Promise) {
+        let steps = match self.load {
+            Load::Own => vec![Step::Write(self.identity, self.written + 1)],
+            Load::Registers => vec![self.register_step()],
+            Load::Serializable | Load::Snapshot => self.list_steps(),
+            Load::Bank => vec![self.bank_step()],
+        };
+        let reads = |step: &Step| matches!(step, Step::Read(..) | Step::List(..));
+        let promise = match self.load {
+            Load::Own | Load::Snapshot => Promise::Snapshot,
+            Load::Bank if self.random.below(2) == 0 => Promise::Snapshot,
+            _ if steps.iter().all(reads) && self.random.below(2) == 0 => Promise::Fresh,
+            _ => Promise::Ordered,
+        };
+        (steps, promise)
     }
 
     fn register_step(&mut self) -> Step {
@@ -246,32 +253,34 @@ impl Client {
     }
 
     /// Runs the steps in one transaction.
-    fn attempt(
-        &mut self,
-        mut steps: Vec<Step>,
-        serializable: bool,
-    ) -> Result<(End, Vec<Step>, u64)> {
+    fn attempt(&mut self, mut steps: Vec<Step>, promise: Promise) -> Result<(End, Vec<Step>, u64)> {
         if self.load == Load::Own {
             self.written += 1;
         }
+        let stale = self.flaw == Some(Flaw::StaleReads);
+        let skewed = self.flaw == Some(Flaw::WriteSkew) || promise == Promise::Snapshot;
         let lost = self.flaw == Some(Flaw::LostWrites) && self.written % 100 == 99;
-        let skewed = self.flaw == Some(Flaw::WriteSkew);
-        let marked = serializable && self.flaw != Some(Flaw::StaleReads);
-        let isolation = match serializable && !skewed {
-            true => Isolation::Serializable,
-            false => Isolation::Snapshot,
-        };
+        let isolation = if skewed { Isolation::Snapshot } else { Isolation::Serializable };
+        if promise == Promise::Fresh && !stale {
+            match self.connection.fresh(Freshness::Linearizable, None) {
+                Ok(_) => {}
+                Err(FreshError::NoQuorum { .. } | FreshError::TimedOut { .. }) => {
+                    return Ok((End::Failed, Vec::new(), 0));
+                }
+                Err(error) => return Err(Trouble::new(format!("a read ended with: {error}"))),
+            }
+        }
         let identity = self.identity;
         let ran = self.connection.begin(Access::ReadWrite, isolation).map_err(Error::from);
         let ran = ran.and_then(|transaction| {
             for step in &mut steps {
                 run_step(&transaction, step)?;
             }
-            if marked {
+            if promise == Promise::Ordered && !stale {
                 mark(&transaction, identity)?;
             }
             if lost {
-                return Ok(0);
+                return Ok(transaction.snapshot().0);
             }
             Ok(transaction.commit()?.index.0)
         });

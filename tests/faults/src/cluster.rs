@@ -202,6 +202,12 @@ impl Cluster {
         leader
     }
 
+    /// The newest term that a node tells of.
+    pub fn term(&self) -> u64 {
+        let statuses = self.nodes.iter().filter_map(|place| place.process.as_ref()?.status());
+        statuses.map(|(_, term)| term).max().unwrap_or(0)
+    }
+
     /// Waits for a leader that a majority of nodes follows.
     ///
     /// # Errors

@@ -195,7 +195,7 @@ pub fn table(rows: &[Row]) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Step;
+    use crate::history::{Promise, Step};
 
     fn acknowledged(node: usize, ended_ns: u64) -> Operation {
         Operation {
@@ -203,7 +203,7 @@ mod tests {
             client: String::new(),
             load: Load::Own,
             steps: vec![Step::Write(0, 0)],
-            serializable: false,
+            promise: Promise::Snapshot,
             called_ns: 0,
             ended_ns: Some(ended_ns),
             end: End::Ok,

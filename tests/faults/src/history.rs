@@ -35,6 +35,18 @@ pub enum Step {
     Balances(Option<Vec<i64>>),
 }
 
+/// What is asked of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Promise {
+    /// Snapshot isolation.
+    Snapshot,
+    /// Serializable, and in the order of the log, since it writes at least a mark.
+    Ordered,
+    /// A linearizable read: it sees all that was acknowledged before, and writes nothing.
+    Fresh,
+}
+
 /// What came of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,8 +73,8 @@ pub enum Line {
         load: Load,
         /// What it will do.
         steps: Vec<Step>,
-        /// Whether it is to be serializable; else on a snapshot.
-        serializable: bool,
+        /// What is asked of it.
+        promise: Promise,
     },
     /// It ended.
     Answer {
@@ -90,8 +102,8 @@ pub struct Operation {
     pub load: Load,
     /// Steps, with results if it was acknowledged.
     pub steps: Vec<Step>,
-    /// Whether it was to be serializable.
-    pub serializable: bool,
+    /// What was asked of it.
+    pub promise: Promise,
     /// When it was called, nanoseconds.
     pub called_ns: u64,
     /// When it ended, nanoseconds; none if its process was killed before that.
@@ -141,11 +153,11 @@ impl Writer {
     /// # Errors
     ///
     /// If the line cannot be written: then the operation must not be begun.
-    pub fn call(&mut self, steps: &[Step], serializable: bool) -> io::Result<u64> {
+    pub fn call(&mut self, steps: &[Step], promise: Promise) -> io::Result<u64> {
         let (number, load, steps) = (self.next, self.load, steps.to_vec());
         self.next += 1;
         let at_ns = self.now_ns();
-        self.write(&Line::Call { number, at_ns, load, steps, serializable })?;
+        self.write(&Line::Call { number, at_ns, load, steps, promise })?;
         Ok(number)
     }
 
@@ -206,14 +218,14 @@ fn read_file(path: &PathBuf, operations: &mut Vec<Operation>) -> Result<()> {
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
         let line: Line = serde_json::from_str(line).map_err(Trouble::doing(&shown))?;
         match line {
-            Line::Call { number, at_ns, load, steps, serializable } => {
+            Line::Call { number, at_ns, load, steps, promise } => {
                 places.insert(number, operations.len());
                 operations.push(Operation {
                     node,
                     client: client.clone(),
                     load,
                     steps,
-                    serializable,
+                    promise,
                     called_ns: at_ns,
                     ended_ns: None,
                     end: End::Unknown,
@@ -245,9 +257,9 @@ mod tests {
     fn calls_without_an_answer_are_unknown_and_half_a_line_is_none() {
         let directory = tempfile::tempdir().expect("made");
         let mut writer = Writer::create(directory.path(), 2, 1, 0, Load::Own, 0).expect("made");
-        let first = writer.call(&[Step::Read(1, None)], true).expect("written");
+        let first = writer.call(&[Step::Read(1, None)], Promise::Fresh).expect("written");
         writer.answer(first, End::Ok, vec![Step::Read(1, Some(7))], 0).expect("written");
-        let second = writer.call(&[Step::Write(1, 8)], true).expect("written");
+        let second = writer.call(&[Step::Write(1, 8)], Promise::Ordered).expect("written");
         assert_eq!((first, second), (0, 1));
         writer.file.write_all(b"{\"call\":{\"num").expect("written");
         let operations = read(directory.path()).expect("read");

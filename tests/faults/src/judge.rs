@@ -15,7 +15,7 @@ use quorate_histories as histories;
 use quorate_histories::outside::{self, Verdict};
 
 use crate::client::OPENING_BALANCE;
-use crate::history::{End, Operation, Step};
+use crate::history::{End, Operation, Promise, Step};
 use crate::protocol::Load;
 
 /// Promises that were broken.
@@ -74,6 +74,8 @@ pub struct Judged {
     pub totals: usize,
     /// How many outside checkers agreed.
     pub outside: usize,
+    /// How many terms began while clients worked.
+    pub terms: u64,
 }
 
 impl fmt::Display for Violation {
@@ -89,11 +91,12 @@ impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} acknowledged, {} refused, {} unknown; {} on registers, {} dependencies, {} totals; \
-             {} outside checkers agree",
+            "{} acknowledged, {} refused, {} unknown, {} terms; {} on registers, {} dependencies, \
+             {} totals, {} outside checkers agree",
             self.acknowledged,
             self.refused,
             self.unknown,
+            self.terms,
             self.registers,
             self.dependencies,
             self.totals,
@@ -117,6 +120,7 @@ pub fn judge(
     let lists = history(operations, |load| matches!(load, Load::Serializable | Load::Snapshot));
     let mut broken = Vec::new();
     let judged = Judged {
+        terms: 0,
         acknowledged: count(End::Ok),
         refused: count(End::Failed),
         unknown: count(End::Unknown),
@@ -161,7 +165,7 @@ pub fn lists(operations: &[Operation]) -> Vec<u64> {
     keys.into_iter().collect()
 }
 
-/// Whether it was given a place in the order of the log. Snapshot reads are not.
+/// Whether it has a place of its own in the order of the log.
 fn is_ordered(operation: &Operation) -> bool {
     let writes = |step: &Step| match step {
         Step::Write(..) | Step::Append(..) => true,
@@ -169,25 +173,31 @@ fn is_ordered(operation: &Operation) -> bool {
         Step::Move(_, _, _, moved) => *moved == Some(true),
         Step::Read(..) | Step::List(..) | Step::Balances(_) => false,
     };
-    operation.serializable || operation.steps.iter().any(writes)
+    operation.promise == Promise::Ordered || operation.steps.iter().any(writes)
+}
+
+/// Whether it promises to come after all that was acknowledged before it began.
+fn is_in_time(operation: &Operation) -> bool {
+    operation.promise == Promise::Fresh || is_ordered(operation)
 }
 
 fn indexes_respect_time(operations: &[Operation]) -> Result<(), String> {
-    let mut ordered: Vec<(u64, u64, u64)> = operations
+    let mut ordered: Vec<(u64, u64, u64, bool)> = operations
         .iter()
-        .filter(|operation| operation.end == End::Ok && is_ordered(operation))
-        .filter_map(|o| Some((o.called_ns, o.ended_ns?, o.index)))
+        .filter(|operation| operation.end == End::Ok && is_in_time(operation))
+        .filter_map(|o| Some((o.called_ns, o.ended_ns?, o.index, is_ordered(o))))
         .collect();
     let mut by_end = ordered.clone();
     ordered.sort_unstable();
-    by_end.sort_unstable_by_key(|(_, ended, _)| *ended);
+    by_end.sort_unstable_by_key(|(_, ended, ..)| *ended);
     let mut ended = by_end.iter().peekable();
     let mut newest = 0;
-    for (called, _, index) in ordered {
-        while let Some((_, _, before)) = ended.next_if(|(_, at, _)| *at < called) {
+    for (called, _, index, own) in ordered {
+        while let Some((_, _, before, _)) = ended.next_if(|(_, at, ..)| *at < called) {
             newest = newest.max(*before);
         }
-        if index <= newest {
+        // A read may have the place of what it saw.
+        if index < newest || own && index == newest {
             return Err(format!(
                 "an operation began after index {newest} was acknowledged, and got {index}"
             ));
@@ -203,7 +213,7 @@ fn minorities_acknowledge_nothing(
     for cut in cut_off {
         let caught = operations.iter().find(|o| {
             o.end == End::Ok
-                && is_ordered(o)
+                && is_in_time(o)
                 && cut.nodes.contains(&o.node)
                 && o.called_ns > cut.from_ns
                 && o.ended_ns.is_some_and(|ended| ended < cut.to_ns)
@@ -240,11 +250,11 @@ fn history(operations: &[Operation], wanted: impl Fn(Load) -> bool) -> histories
                 End::Failed => histories::Outcome::Refused,
                 End::Unknown => histories::Outcome::Unknown,
             },
-            isolation: match operation.serializable {
-                true => histories::Isolation::Serializable,
-                false => histories::Isolation::Snapshot,
+            isolation: match operation.promise {
+                Promise::Snapshot => histories::Isolation::Snapshot,
+                Promise::Ordered | Promise::Fresh => histories::Isolation::Serializable,
             },
-            fresh: operation.serializable,
+            fresh: operation.promise != Promise::Snapshot,
             steps: steps(operation),
         });
     }
@@ -383,7 +393,7 @@ mod tests {
                 client: format!("client {place}"),
                 load,
                 steps,
-                serializable: true,
+                promise: Promise::Ordered,
                 called_ns: 10 * place,
                 ended_ns: Some(10 * place + 9),
                 end,
@@ -450,7 +460,7 @@ mod tests {
         (skew[1].called_ns, skew[1].ended_ns) = (10, Some(29));
         assert_eq!(broken(&skew, &[]), [Judge::Transactions, Judge::Outside]);
         for operation in &mut skew[..2] {
-            operation.serializable = false;
+            operation.promise = Promise::Snapshot;
         }
         assert_eq!(broken(&skew, &[]), [], "snapshot isolation allows it");
     }
@@ -492,6 +502,11 @@ mod tests {
         ]);
         assert_eq!(broken(&late, &[]), []);
         late[1].index = 1;
+        assert_eq!(broken(&late, &[]), [Judge::Indexes]);
+        late[1].steps = vec![Step::Balances(None)];
+        late[1].promise = Promise::Fresh;
+        assert_eq!(broken(&late, &[]), [], "a read may see the newest and no more");
+        late[1].index = 0;
         assert_eq!(broken(&late, &[]), [Judge::Indexes]);
         late[1].ended_ns = None;
         late[1].end = End::Unknown;

@@ -51,6 +51,8 @@ enum Command {
         #[arg(long)]
         flaw: Option<Flaw>,
     },
+    /// Run nodes that break promises: each must be found, by the judge of that promise.
+    Prove,
     /// Name the scenarios.
     List,
     /// One node, driven over standard input.
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
-        Command::Gaps { .. } | Command::Run { .. } => {}
+        Command::Gaps { .. } | Command::Run { .. } | Command::Prove => {}
     }
     if let Some(why) = lab::unavailable() {
         println!("SKIPPED, nothing was tested: {why}");
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
                 named & mix_for(Duration::from_secs(60 * minutes), seed, nodes, flaw)
             })
         }
+        Command::Prove => Ok(prove()),
         Command::Node | Command::Relay { .. } | Command::List => unreachable!("returned above"),
     };
     match result {
@@ -148,6 +151,28 @@ fn mix_for(time: Duration, first: u64, only: Option<usize>, flaw: Option<Flaw>) 
         good &= run_one(mix, &Run { nodes, seed, mix: 3 * MIX, flaw });
     }
     good
+}
+
+/// True if every flaw is found by the judge that is there for it.
+fn prove() -> bool {
+    let scenario = scenarios::ALL.iter().find(|s| s.name == "partition").expect("is there");
+    let mut all_found = true;
+    for (flaw, judge) in scenarios::FLAWS {
+        let run = Run { nodes: 3, seed: 1, mix: MIX, flaw: Some(*flaw) };
+        let result = scenario.run(&run);
+        let noticed = match &result {
+            Ok(Err(violation)) => violation.broken.iter().map(|(judge, _)| *judge).collect(),
+            Ok(Ok(_)) | Err(_) => Vec::new(),
+        };
+        let found = noticed.contains(judge);
+        all_found &= found;
+        let verdict = if found { "found" } else { "NOT FOUND" };
+        println!("{flaw:?}: {verdict} by {judge:?}; noticed by {noticed:?}");
+        if let Err(trouble) = result {
+            println!("{trouble}");
+        }
+    }
+    all_found
 }
 
 fn run_one(scenario: &Scenario, run: &Run) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Options};
 use crate::history::now_ns;
-use crate::judge::{self, CutOff, Judged, Violation};
+use crate::judge::{self, CutOff, Judge, Judged, Violation};
 use crate::nemesis;
 use crate::protocol::{Flaw, Load, Work};
 use crate::random::Random;
@@ -20,6 +20,12 @@ const HOLD: Duration = Duration::from_millis(800);
 /// Registers, and accounts.
 const KEYS: u64 = 6;
 
+/// What a run must have seen for its verdict to count, next to the terms of its scenario.
+const ACKNOWLEDGED_MIN: usize = 500;
+const REGISTERS_MIN: usize = 100;
+const DEPENDENCIES_MIN: usize = 500;
+const TOTALS_MIN: usize = 20;
+
 /// A scenario by name.
 #[derive(Clone, Copy)]
 pub struct Scenario {
@@ -29,6 +35,8 @@ pub struct Scenario {
     pub what: &'static str,
     /// Sizes of the clusters it is tried on.
     pub sizes: &'static [usize],
+    /// Terms that must begin while clients work.
+    terms_min: u64,
     clocks_apart: bool,
     run: fn(&mut Stage) -> Result<()>,
 }
@@ -65,16 +73,26 @@ pub type Verdict = std::result::Result<Judged, Violation>;
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
-    Scenario::new("kill-leader", "SIGKILL of the leader, restart", &[3, 5], kill_leader),
-    Scenario::new("kill-follower", "SIGKILL of a follower, restart", &[3], kill_follower),
-    Scenario::new("stop", "SIGSTOP and SIGCONT of the leader and of a follower", &[3], stop),
-    Scenario::new("partition", "a minority with the leader cut off", &[3, 5], partition),
-    Scenario::new("one-way", "the leader deaf, then mute; a follower likewise", &[3], one_way),
-    Scenario::new("chain", "each hears only its neighbours", &[3, 5], chain),
-    Scenario::new("slow", "200 ms and 5 % loss on all links", &[3], slow),
-    Scenario::new("flapping", "links that come and go", &[3, 5], flapping),
-    Scenario { clocks_apart: true, ..Scenario::new("clocks", "clocks hours apart", &[3], clocks) },
-    Scenario::new("mix", "faults at random, several at a time", &[3, 5], nemesis::mix),
+    Scenario::new("kill-leader", "SIGKILL of the leader, restart", &[3, 5], 2, kill_leader),
+    Scenario::new("kill-follower", "SIGKILL of a follower, restart", &[3], 0, kill_follower),
+    Scenario::new("stop", "SIGSTOP, SIGCONT of the leader and of a follower", &[3], 2, stop),
+    Scenario::new("partition", "a minority with the leader cut off", &[3, 5], 2, partition),
+    Scenario::new("one-way", "the leader deaf, then mute; a follower likewise", &[3], 2, one_way),
+    Scenario::new("chain", "each hears only its neighbours", &[3, 5], 0, chain),
+    Scenario::new("slow", "200 ms and 5 % loss on all links", &[3], 0, slow),
+    Scenario::new("flapping", "links that come and go", &[3, 5], 1, flapping),
+    Scenario {
+        clocks_apart: true,
+        ..Scenario::new("clocks", "clocks hours apart, SIGKILL, SIGSTOP", &[3], 1, clocks)
+    },
+    Scenario::new("mix", "faults at random, several at a time", &[3, 5], 1, nemesis::mix),
+];
+
+/// Faults of the nodes themselves, each with the judge that must notice it.
+pub const FLAWS: &[(Flaw, Judge)] = &[
+    (Flaw::StaleReads, Judge::Registers),
+    (Flaw::LostWrites, Judge::Appends),
+    (Flaw::WriteSkew, Judge::Transactions),
 ];
 
 impl Scenario {
@@ -82,12 +100,14 @@ impl Scenario {
         name: &'static str,
         what: &'static str,
         sizes: &'static [usize],
+        terms_min: u64,
         run: fn(&mut Stage) -> Result<()>,
     ) -> Self {
-        Self { name, what, sizes, clocks_apart: false, run }
+        Self { name, what, sizes, terms_min, clocks_apart: false, run }
     }
 
-    /// Runs it from start to verdict. The files of a run that was not good are kept.
+    /// Runs it from start to verdict. The files of a run that was not good are kept, unless it was
+    /// meant not to be.
     ///
     /// # Errors
     ///
@@ -119,8 +139,11 @@ impl Scenario {
             Ok(Ok(judged)) => Ok(Ok(judged)),
             bad => {
                 let (words, log) = (stage.cluster.last_words(), stage.log.join(", "));
-                let files = stage.cluster.keep_files();
-                let more = format!("done: {log}; files: {}\n{words}", files.display());
+                let files = match run.flaw {
+                    None => format!("files: {}", stage.cluster.keep_files().display()),
+                    Some(flaw) => format!("the nodes have the flaw {flaw:?}"),
+                };
+                let more = format!("done: {log}; {files}\n{words}");
                 match bad {
                     Ok(Err(Violation { broken, .. })) => Ok(Err(Violation { broken, more })),
                     Err(trouble) => Err(Trouble::new(format!("{trouble}; {more}"))),
@@ -135,6 +158,7 @@ impl Stage {
     fn play(&mut self, scenario: &Scenario, work: &Work) -> Result<Verdict> {
         self.cluster.work(work)?;
         self.go_on()?;
+        let term = self.cluster.term();
         (scenario.run)(self)?;
         self.cluster.heal()?;
         self.go_on()?;
@@ -142,7 +166,16 @@ impl Stage {
         let lists = judge::lists(&self.cluster.history()?);
         self.cluster.audit(&lists)?;
         self.cluster.rest()?;
-        Ok(judge::judge(&self.cluster.history()?, work.keys, &self.cut_off))
+        let terms = self.cluster.term() - term;
+        let verdict = judge::judge(&self.cluster.history()?, work.keys, &self.cut_off);
+        let Ok(judged) = verdict else { return Ok(verdict) };
+        let judged = Judged { terms, ..judged };
+        let enough = judged.acknowledged >= ACKNOWLEDGED_MIN
+            && judged.registers >= REGISTERS_MIN
+            && judged.dependencies >= DEPENDENCIES_MIN
+            && judged.totals >= TOTALS_MIN
+            && terms >= scenario.terms_min;
+        if enough { Ok(Ok(judged)) } else { Err(Trouble::new(format!("saw too little: {judged}"))) }
     }
 
     /// Notes what is done.
