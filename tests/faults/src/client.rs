@@ -1,8 +1,9 @@
 //! A node's clients: threads that call operations, one after another, and write down what came.
 //!
-//! An operation is one transaction, tried once; a conflict is its answer. What is to be serializable
-//! in real time also writes a *mark*, a record of the client's own: that puts it in the order of the
-//! log, and conflicts with nobody. Half of all that only read ask for a fresh snapshot instead.
+//! An operation is one transaction, tried once; a conflict is its answer. What is to be
+//! serializable in real time also writes a *mark*, a record of the client's own: that puts it in
+//! the order of the log, and conflicts with nobody. Half of all that only read ask for a fresh
+//! snapshot instead.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;

@@ -137,8 +137,11 @@ pub fn judge(
         outside: [outside::judge_registers(&registers), outside::judge_isolation(&lists)]
             .into_iter()
             .filter_map(|verdict| match verdict {
-                Verdict::Bad(what) => Some(broken.push((Judge::Outside, what))),
                 Verdict::Good => Some(()),
+                Verdict::Bad(what) => {
+                    broken.push((Judge::Outside, what));
+                    None
+                }
                 Verdict::Unknown(_) => None,
             })
             .count(),
