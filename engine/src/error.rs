@@ -62,10 +62,13 @@ pub enum BeginError {
     #[error("the database is closed; open it again")]
     Closed,
     /// The node does not listen yet, so nothing could be committed.
-    #[error("the node is not listening; start its listener first")]
+    #[error("the node is not listening; nothing was begun, start its listener first")]
     NotListening,
     /// The node was stopped. Its data can still be read.
-    #[error("the node is stopped; nothing was begun")]
+    #[error(
+        "the node is stopped; nothing was begun, read from it with a read-only transaction, and \
+         write on another node or after opening this one again"
+    )]
     Stopped,
 }
 
@@ -100,8 +103,20 @@ pub enum CommitError {
         /// What may be used, in bytes.
         allowed_bytes: u64,
     },
+    /// The transaction was open for longer than it may be.
+    #[error(
+        "the transaction was open for more than {limit_ms} ms; nothing was written, do it quicker \
+         on a new snapshot, or open the database with a greater transaction_limit_ms"
+    )]
+    Expired {
+        /// `transaction_limit_ms`.
+        limit_ms: u64,
+    },
     /// The transaction is larger than one write set may be.
-    #[error("the transaction takes {bytes} bytes, more than {limit_bytes}; nothing was written")]
+    #[error(
+        "the transaction takes {bytes} bytes, more than {limit_bytes}; nothing was written, split \
+         it into smaller ones"
+    )]
     TooLarge {
         /// Its size, in bytes.
         bytes: u64,
@@ -110,13 +125,19 @@ pub enum CommitError {
     },
     /// The order of commits cannot go on now; the transaction was refused before it entered any
     /// log and will not commit.
-    #[error("no quorum: {reason}; the transaction entered no log and will not commit")]
+    #[error(
+        "no quorum: {reason}; the transaction entered no log and will not commit, run it again \
+         once there is a quorum"
+    )]
     NoQuorum {
         /// Why, for people.
         reason: String,
     },
     /// The transaction entered a log, and its outcome was not known in time. It may still commit.
-    #[error("transaction {0} entered a log and its outcome is not known; ask for it by its id")]
+    #[error(
+        "transaction {0} entered a log and its outcome is not known; it may have committed or \
+         commit yet, so ask for its outcome by its id before running it again"
+    )]
     InDoubt(TransactionId),
     /// Whoever orders the commits could not read the transaction. It entered no log.
     #[error("{reason}; nothing was written, run the same version on all nodes")]
@@ -125,7 +146,10 @@ pub enum CommitError {
         reason: String,
     },
     /// The node was stopped.
-    #[error("the node is stopped; nothing was written")]
+    #[error(
+        "the node is stopped; nothing was written, run the transaction on another node or after \
+         opening this one again"
+    )]
     Stopped,
     /// The node does not listen yet.
     #[error("the node is not listening; nothing was written, start its listener first")]
@@ -156,7 +180,10 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// `transact` gave up.
-    #[error("gave up after {attempts} attempts, the last one ended with: {last}")]
+    #[error(
+        "gave up after {attempts} attempts, the last one ended with: {last}; raise \
+         transact_attempts, or let transactions that run at the same time use less of the same"
+    )]
     Exhausted {
         /// How often the function ran.
         attempts: u32,
@@ -170,7 +197,10 @@ pub enum Error {
     #[error(transparent)]
     Value(#[from] ValueError),
     /// A committed record, or one of this transaction, has this key already.
-    #[error("index {index} of class {class} has the key {key} already; nothing was written")]
+    #[error(
+        "index {index} of class {class} has the key {key} already; nothing was written, take \
+         another key or update the record that has this one"
+    )]
     UniqueViolation {
         /// The class.
         class: String,
@@ -180,7 +210,7 @@ pub enum Error {
         key: String,
     },
     /// The record does not exist in the transaction's view.
-    #[error("the record ({0}) does not exist (any more); nothing was written")]
+    #[error("the record ({0}) does not exist (any more); nothing was written, look it up again")]
     Gone(Handle),
     /// Add, min or max of a field that is no integer, or part of an index.
     #[error(

@@ -14,11 +14,12 @@
 //! ```
 //!
 //! Invariant: the replicated state after index n is a function of the write sets 1..=n alone.
-//! Nothing here knows a network, a file or a clock.
+//! Nothing here knows a network or a file; a clock tells only how long a transaction is open.
 
 mod alone;
 mod applier;
 mod certify;
+mod clock;
 mod commit_path;
 mod connection;
 mod database;

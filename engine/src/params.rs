@@ -23,6 +23,12 @@ pub struct DatabaseParams {
     pub history_bytes: u64,
     /// How many connections may be open at once; default 10, at least 1.
     pub max_connections: u32,
+    /// How long a transaction may be open and still commit what it wrote, milliseconds; default
+    /// 60 000, 0 for no limit.
+    ///
+    /// The memory of its snapshot is held for as long as it is open, and the longer it is, the
+    /// likelier it loses. A transaction that wrote nothing always ends well.
+    pub transaction_limit_ms: u64,
     /// How often `transact` runs its function at most before it gives up; default 100, at least 1.
     pub transact_attempts: u32,
     /// A mistake to make on purpose, to prove that tests find it.
@@ -36,6 +42,7 @@ impl Default for DatabaseParams {
             segment_size_bytes: 128 << 20,
             history_bytes: 64 << 20,
             max_connections: 10,
+            transaction_limit_ms: 60_000,
             transact_attempts: 100,
             #[cfg(feature = "planted-bugs")]
             bug: None,
@@ -69,6 +76,13 @@ impl DatabaseParams {
     #[must_use]
     pub fn with_max_connections(mut self, max_connections: u32) -> Self {
         self.max_connections = max_connections;
+        self
+    }
+
+    /// The same parameters with another limit of how long a transaction may be open, milliseconds.
+    #[must_use]
+    pub fn with_transaction_limit_ms(mut self, transaction_limit_ms: u64) -> Self {
+        self.transaction_limit_ms = transaction_limit_ms;
         self
     }
 

@@ -1,6 +1,9 @@
 //! Every limit answers with its own error, and leaves the data as it was.
 #![allow(clippy::unwrap_used)]
 
+use std::thread;
+use std::time::Duration;
+
 use quorate_engine::{
     Access, CloseError, CommitError, ConnectError, Database, DatabaseParams, Error, Isolation,
     OpenError,
@@ -169,4 +172,46 @@ fn an_error_of_the_program_rolls_back_and_is_passed_on() {
     });
     assert_eq!(result.unwrap_err().to_string(), "the shop is closed");
     assert_eq!(db.statistics().classes[0].records, 0);
+}
+
+#[test]
+fn a_transaction_open_for_too_long_commits_nothing() {
+    let db = open(DatabaseParams::default().with_transaction_limit_ms(1));
+    let too_long = || thread::sleep(Duration::from_millis(5));
+    let mut con = db.connect().unwrap();
+    let tx = con.begin(Access::ReadWrite, Isolation::Snapshot).unwrap();
+    tx.insert_values("Blob", &[]).unwrap();
+    too_long();
+    let error = tx.commit().unwrap_err();
+    assert_eq!(error, CommitError::Expired { limit_ms: 1 });
+    assert!(!error.is_retryable() && error.to_string().contains("transaction_limit_ms"));
+    let tx = con.begin(Access::ReadWrite, Isolation::Snapshot).unwrap();
+    tx.insert_values("Scratch", &[]).unwrap();
+    too_long();
+    assert_eq!(tx.commit().unwrap_err(), CommitError::Expired { limit_ms: 1 });
+
+    let mut runs = 0;
+    let result: Result<(), Error> = db.transact(Isolation::Snapshot, |tx| {
+        runs += 1;
+        too_long();
+        tx.insert_values("Blob", &[]).map(|_| ())
+    });
+    assert!(matches!(result, Err(Error::Commit(CommitError::Expired { .. }))), "{result:?}");
+    assert_eq!(runs, 1, "it would take as long again");
+    assert_eq!(db.statistics().failures, 3);
+    assert!(db.statistics().classes.iter().all(|class| class.records == 0));
+
+    // Who wrote nothing has nothing to lose.
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let tx = con.begin(access, Isolation::Serializable).unwrap();
+        assert_eq!(tx.scan("Blob").unwrap().count(), 0);
+        too_long();
+        tx.commit().unwrap();
+    }
+    let db = open(DatabaseParams::default().with_transaction_limit_ms(0));
+    let mut con = db.connect().unwrap();
+    let tx = con.begin(Access::ReadWrite, Isolation::Snapshot).unwrap();
+    tx.insert_values("Blob", &[]).unwrap();
+    too_long();
+    tx.commit().unwrap();
 }

@@ -50,7 +50,11 @@ const BANS: &[Ban] = &[
 const PURE: &[&str] = &["schema/", "engine/", "consensus/"];
 
 /// (file, needle, reason). Empty is the goal.
-const ALLOWED: &[(&str, &str, &str)] = &[];
+const ALLOWED: &[(&str, &str, &str)] = &[(
+    "engine/src/clock.rs",
+    "Instant::now",
+    "a node's limit on its own open transactions; no decision depends on it",
+)];
 
 /// Words that mark something unfinished or a place on one developer's machine. Spelled in pieces,
 /// because this file is checked too.

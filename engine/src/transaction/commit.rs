@@ -6,6 +6,7 @@ use super::handle::Underway;
 use super::overlay::{Changed, Overlay, Own};
 use super::{State, Transaction};
 use crate::certify::RESERVE_ATTEMPTS;
+use crate::clock::Age;
 use crate::keys::{entry_bytes, key_of, record_bytes, total_bytes};
 use crate::store::Given;
 use crate::write_set::{
@@ -114,6 +115,7 @@ impl Transaction<'_> {
         mut state: State,
         options: CommitOptions,
     ) -> Result<CommitHandle, CommitError> {
+        self.age.map_or(Ok(()), Age::check)?;
         let installed = Index(self.shared.installed.load(Ordering::Acquire));
         if self.root.index < installed {
             return Err(CommitError::SnapshotTooOld { floor: installed });

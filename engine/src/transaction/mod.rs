@@ -31,6 +31,7 @@ pub use handle::CommitHandle;
 pub use read::Scan;
 pub use record::Record;
 
+use crate::clock::Age;
 use crate::database::Shared;
 use crate::names::nearest;
 use crate::store::Root;
@@ -52,6 +53,8 @@ pub struct Transaction<'c> {
     access: Access,
     isolation: Isolation,
     persistence: Persistence,
+    /// None if it may take as long as it wants.
+    age: Option<Age>,
     state: RefCell<State>,
 }
 
@@ -80,8 +83,12 @@ impl<'c> Transaction<'c> {
         isolation: Isolation,
     ) -> Transaction<'c> {
         let root = shared.visible.load_full();
+        let age = match access {
+            Access::ReadOnly => None,
+            Access::ReadWrite => Age::limited(shared.params.transaction_limit_ms),
+        };
         let (persistence, state) = (Persistence::default(), RefCell::default());
-        Transaction { shared, root, access, isolation, persistence, state }
+        Transaction { shared, root, access, isolation, persistence, age, state }
     }
 
     /// Tells whoever certifies how often this was tried before.
