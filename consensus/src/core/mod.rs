@@ -12,6 +12,7 @@
 //! that could forget it, and the rules can treat "stored" and "promised" as one moment. Two things
 //! a node counts for itself, its own vote and its own copy of an entry, count from `Persisted` on.
 
+mod canonical;
 mod election;
 mod following;
 mod membership;
