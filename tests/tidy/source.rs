@@ -117,8 +117,10 @@ pub(crate) fn has_word(line: &str, needle: &str) -> bool {
 
 fn is_test_path(path: &str) -> bool {
     let in_tests = path.split('/').any(|folder| folder == "tests");
-    // The simulator is a program of its own that happens to live among the tests.
-    in_tests && !path.starts_with("tests/simulation/src/") || path.ends_with("/tests.rs")
+    // Simulator and model are programs of their own that happen to live among the tests.
+    let is_program = ["tests/simulation/src/", "tests/model/src/"];
+    let is_program = is_program.iter().any(|folder| path.starts_with(folder));
+    in_tests && !is_program || path.ends_with("/tests.rs")
 }
 
 fn classify(characters: &[char]) -> Vec<Part> {
@@ -342,6 +344,8 @@ mod tests {
         assert!(Source::new("engine/src/store/tests.rs", "fn a() {}\n", false).is_test(1));
         assert!(Source::new("engine/src/x.rs", "fn a() {}\n", true).is_test(1));
         assert!(!Source::new("tests/simulation/src/lib.rs", "fn a() {}\n", false).is_test(1));
+        assert!(!Source::new("tests/model/src/lib.rs", "fn a() {}\n", false).is_test(1));
+        assert!(Source::new("tests/model/tests/a.rs", "fn a() {}\n", false).is_test(1));
     }
 
     #[test]

@@ -26,6 +26,8 @@ COMMANDS
   check                 the quick ones: formatting, lints, tidy
   tidy                  the house rules: sizes, banned calls, layering, licences
   sim [ARGS]            the cluster simulator, optimised; `cargo xtask sim --help` for ARGS
+  model [--full]        every order of events of small clusters, optimised; with --full larger ones,
+                        for hours; `cargo xtask model --help` for more
   fuzz [CASES] [FILTER] property tests with CASES cases each (default 20000), optimised
   faults [--seed N] [--minutes M]
                         real processes under real faults, then a random mix for M minutes with one
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         "sim" => sim(rest),
         "faults" => faults(rest),
         "bench" => bench(rest),
+        "model" => forward(&["run", "--release", "--package", "quorate-model", "--"], rest),
         "fuzz" => fuzz(rest),
         "deny" => deny(rest),
         "help" | "--help" | "-h" => {

@@ -60,7 +60,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "doc",
         what: "documentation, warnings denied",
-        budget_minutes: 2,
+        budget_minutes: 1,
         quick: false,
         install: nothing,
         commands: &[&["doc", "--workspace", "--no-deps", "--locked", "--keep-going"]],
@@ -109,6 +109,28 @@ const PARTS: &[Part] = &[
             "--seeds",
             "1000",
         ]],
+        variables: &[],
+    },
+    Part {
+        name: "model",
+        what: "every order of events of small clusters, and that planted bugs show there",
+        budget_minutes: 1,
+        quick: false,
+        install: nothing,
+        commands: &[
+            &["run", "--release", "--package", "quorate-model", "--locked"],
+            &[
+                "test",
+                "--release",
+                "--package",
+                "quorate-model",
+                "--features",
+                "planted-bugs",
+                "--locked",
+                "--test",
+                "planted",
+            ],
+        ],
         variables: &[],
     },
     Part {
