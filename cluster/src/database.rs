@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_consensus::NodeId;
-use quorate_engine::{ConnectError, DatabaseParams, Index};
+use quorate_engine::{ConnectError, DatabaseParams, Index, Outcome, TransactionId};
 use quorate_schema::Dictionary;
 use thiserror::Error;
 
 use crate::admin::{AdminAnswer, AdminRequest};
 use crate::connection::Connection;
-use crate::error::{ClusterError, ParamsError, RejectReason};
+use crate::error::{ClusterError, OutcomeError, ParamsError, RejectReason};
 use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
 use crate::params::{Checked, ClusterParams};
@@ -267,6 +267,37 @@ impl Database {
                 kind: error.kind(),
             })?;
         Ok(ListenerHandle { thread })
+    }
+
+    /// What became of a transaction, of this node or another, of this life or one before: for who
+    /// heard `InDoubt`, or took over from who did. The answer is final. If nothing is known of it,
+    /// the cluster logs a *fence*, behind which it can never commit; if its own node still waits
+    /// for it, the commit ends there with `Fenced`. Blocks until the fence is applied here, at most
+    /// as long as a commit may take.
+    ///
+    /// `Forgotten` means that its node settled it and went on: a commit that was acknowledged, or
+    /// refused. One that was in doubt is remembered on its own node, so ask there first.
+    ///
+    /// A database alone answers at once: there a transaction has committed, or never will, as soon
+    /// as anybody can know its id.
+    ///
+    /// # Errors
+    ///
+    /// [`OutcomeError`]: the outcome stays open. It may be asked for again, and anywhere.
+    pub fn outcome(&self, id: TransactionId) -> Result<Outcome, OutcomeError> {
+        if !(1..u64::MAX).contains(&id.sequence) {
+            return Err(OutcomeError::NoSuchId(id));
+        }
+        let known = self.engine.known_outcome(id);
+        let Some(node) = &self.node else {
+            let unknown = known == Outcome::Unknown;
+            return Ok(if unknown { Outcome::NotCommitted } else { known });
+        };
+        match (node.shared.fate(id), known) {
+            (Some(fate), _) => Ok(fate),
+            (None, Outcome::Unknown) => node.shared.outcome(id),
+            (None, known) => Ok(known),
+        }
     }
 
     /// How the cluster is, as this node sees it now; `None` if the database is alone. While a

@@ -6,7 +6,7 @@
 use std::io;
 
 use quorate_consensus::NodeId;
-use quorate_engine::ImageError;
+use quorate_engine::{CommitError, ImageError, TransactionId};
 use thiserror::Error;
 
 use crate::epoch::Epoch;
@@ -106,6 +106,53 @@ pub enum ParamsError {
         /// Why.
         why: &'static str,
     },
+}
+
+/// Why the outcome of a transaction is not known. Asking again is always allowed and harmless.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OutcomeError {
+    /// Nothing can be logged now, so nothing can be made final.
+    #[error("no quorum: {reason}; the outcome stays open, ask again")]
+    NoQuorum {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The question did not get through in time. It may yet, and then the transaction, if it has
+    /// not committed by then, never will.
+    #[error("the outcome is not known in time; the transaction may still commit, ask again")]
+    TimedOut,
+    /// The cluster remembers as many outcomes of that origin as it may.
+    #[error(
+        "{reason}; the outcome stays open: ask again when that node has committed other \
+         transactions"
+    )]
+    Refused {
+        /// Why, for people.
+        reason: String,
+    },
+    /// No transaction has such an id.
+    #[error("no transaction has the id {0}")]
+    NoSuchId(TransactionId),
+    /// Nobody runs the listener, which alone could ask others.
+    #[error("no listener is running; call listen() in a thread, or spawn_listener(), first")]
+    NotListening,
+    /// The node is stopped.
+    #[error("the node is stopped; ask another node, or this one when it takes part again")]
+    Stopped,
+}
+
+impl From<CommitError> for OutcomeError {
+    /// How the commit of the fence ended, for who asked.
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::NoQuorum { reason } => Self::NoQuorum { reason },
+            CommitError::Stopped => Self::Stopped,
+            CommitError::NotListening => Self::NotListening,
+            CommitError::InDoubt(_) => Self::TimedOut,
+            other => Self::Refused { reason: other.to_string() },
+        }
+    }
 }
 
 /// Why a peer was refused, or refused us, in the handshake.

@@ -32,7 +32,7 @@ pub use client::{AdminClient, AdminClientError};
 pub use connection::Connection;
 pub use database::{Database, ListenerHandle, OpenError, Options, WaitingFor};
 pub use epoch::Epoch;
-pub use error::{ClusterError, ParamsError, RejectReason};
+pub use error::{ClusterError, OutcomeError, ParamsError, RejectReason};
 pub use event::{NodeInfo, NotifyCallback, QuorumCallback};
 pub use fresh::{FreshError, Freshness};
 pub use params::{Checked, ClusterNodeParams, ClusterParams, NODES_MAX, RANK_TOTAL_MAX};

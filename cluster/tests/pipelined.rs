@@ -62,7 +62,7 @@ fn a_commit_goes_on_without_its_handle() {
     let ids: Vec<_> = (0..200).map(|round| submit(db, &format!("{round}")).0.id()).collect();
     for id in ids {
         let committed = |outcome| !matches!(outcome, Outcome::Unknown | Outcome::NotCommitted);
-        eventually("it commits", || committed(db.outcome(id.unwrap())));
+        eventually("it commits", || committed(db.known_outcome(id.unwrap())));
     }
     assert!((0..200).all(|round| amount(db, &round.to_string()) == Some(1)));
     cluster.settle();

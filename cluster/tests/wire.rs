@@ -18,7 +18,7 @@ use quorate_consensus::{
     Body, Config, Entry, EntryIndex, Identity, Incarnation, Member, Message, MessageBody, NodeId,
     Payload, Term,
 };
-use quorate_engine::TransactionId;
+use quorate_engine::{Index, TransactionId};
 use quorate_schema::bytes::{Reader, Writer};
 
 fn frame_bytes(message: &PeerMessage) -> Vec<u8> {
@@ -169,6 +169,7 @@ fn refusal() -> impl Strategy<Value = RefusalReason> {
             RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
         }),
         Just(RefusalReason::Malformed),
+        Just(RefusalReason::FencesFull),
         roster_error().prop_map(RefusalReason::Roster),
     ]
 }
@@ -211,8 +212,12 @@ fn message() -> impl Strategy<Value = PeerMessage> {
     ];
     let change = (any::<u64>(), roster_change())
         .prop_map(|(low_water, change)| Request::Change { low_water, change });
-    let request =
-        prop_oneof![payload().prop_map(Request::Transaction), Just(Request::Stop), change];
+    let request = prop_oneof![
+        payload().prop_map(Request::Transaction),
+        Just(Request::Stop),
+        change,
+        transaction_id().prop_map(Request::Fence),
+    ];
     prop_oneof![
         4 => core().prop_map(PeerMessage::Core),
         1 => standing.prop_map(PeerMessage::Standing),
@@ -238,6 +243,8 @@ fn message() -> impl Strategy<Value = PeerMessage> {
         1 => entry_index().prop_map(|last| PeerMessage::Installed { last }),
         1 => Just(PeerMessage::Goodbye),
         1 => any::<u64>().prop_map(|token| PeerMessage::AskRead { token }),
+        1 => any::<u64>().prop_map(|index| PeerMessage::AskApplied { index: Index(index) }),
+        1 => any::<u64>().prop_map(|index| PeerMessage::Applied { index: Index(index) }),
         1 => (any::<u64>(), entry_index(), term())
             .prop_map(|(token, index, term)| PeerMessage::ReadIndex { token, index, term }),
     ]

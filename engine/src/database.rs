@@ -185,8 +185,8 @@ impl Database {
         self.shared.visible.load().state_hash(&self.shared.dictionary)
     }
 
-    /// What became of a transaction, as far as the visible state knows.
-    pub fn outcome(&self, id: TransactionId) -> Outcome {
+    /// What became of a transaction, as far as the visible state knows. Asks nobody.
+    pub fn known_outcome(&self, id: TransactionId) -> Outcome {
         self.shared.visible.load().exactly_once.outcome(id)
     }
 

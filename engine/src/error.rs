@@ -139,6 +139,22 @@ pub enum CommitError {
          commit yet, so ask for its outcome by its id before running it again"
     )]
     InDoubt(TransactionId),
+    /// The transaction committed and is visible here, but not on every live node within the time
+    /// limit, as [`Acknowledge::AllLive`](crate::Acknowledge::AllLive) asked.
+    #[error(
+        "committed at index {index} and visible here, but node(s) {missing:?} had not applied it \
+         in time; do not run it again"
+    )]
+    NotEverywhere {
+        /// Its index.
+        index: Index,
+        /// The live nodes that had not applied it.
+        missing: Vec<u32>,
+    },
+    /// Somebody asked for the outcome of the transaction before it had one, and was told that it
+    /// will never commit.
+    #[error("{0} was given up by whoever asked for its outcome; nothing was written")]
+    Fenced(TransactionId),
     /// Whoever orders the commits could not read the transaction. It entered no log.
     #[error("{reason}; nothing was written, run the same version on all nodes")]
     Rejected {

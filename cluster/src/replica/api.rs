@@ -1,12 +1,14 @@
 //! What goes into a replica and what comes out of it.
 
 use quorate_consensus::{Identity, NodeId, Role, Settings, Term, Ticks};
-use quorate_engine::{CommitError, Index, Submission, TransactionId};
+use quorate_engine::{
+    Acknowledged, CommitError, CommitOptions, Index, Outcome, Submission, TransactionId,
+};
 
 use super::message::PeerMessage;
 use crate::admin::{AdminAnswer, AdminRequest};
 use crate::epoch::Epoch;
-use crate::error::ClusterError;
+use crate::error::{ClusterError, OutcomeError};
 use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
 
@@ -29,6 +31,8 @@ pub struct ReplicaSettings {
     pub window_timeout_ms: u64,
     /// How long a commit may wait for its outcome.
     pub commit_limit_ms: u64,
+    /// A member whose link broke is taken for live for so long, ms.
+    pub silence_ms: u64,
     /// How long an orderly end may wait for a quorum.
     pub stop_limit_ms: u64,
     /// While others stop, a member silent for this long counts as departed.
@@ -60,6 +64,10 @@ pub enum ReplicaBug {
     ReadIndexIsCommit,
     /// A leader answers fresh reads without asking whether it still leads.
     ReadWithoutQuorum,
+    /// A fence is logged and answered, and nothing remembers it.
+    FenceNotRemembered,
+    /// `AllLive` does not wait for one of the live members.
+    AllLiveIgnoresOne,
 }
 
 /// What happens to a replica.
@@ -88,7 +96,16 @@ pub enum Input {
         message: PeerMessage,
     },
     /// A local transaction asks to be committed.
-    Submit(Submission),
+    Submit(Submission, CommitOptions),
+    /// Somebody here must know what became of a transaction.
+    Outcome {
+        /// Names the question; of the same sequence as the ids of own transactions.
+        id: TransactionId,
+        /// The transaction, of whatever origin.
+        wanted: TransactionId,
+        /// How long it waits.
+        limit_ms: u64,
+    },
     /// A local reader wants to see at least that, within so many ms.
     Fresh {
         /// Names it in the answer; no two readers that wait have the same.
@@ -141,7 +158,20 @@ pub enum Output {
         /// Which.
         id: TransactionId,
         /// The index it got, or why not.
-        result: Result<Index, CommitError>,
+        result: Result<Acknowledged, CommitError>,
+    },
+    /// The transaction is committed and visible here, and waits for other nodes only
+    /// (`Acknowledge::AllLive`): the answer is still to come.
+    Through {
+        /// Which.
+        id: TransactionId,
+    },
+    /// The answer to a [`Input::Outcome`]; once for each. Never `Unknown`.
+    Outcome {
+        /// Which.
+        id: TransactionId,
+        /// What became of it, or why that is not known.
+        result: Result<Outcome, OutcomeError>,
     },
     /// The answer to a [`Input::Fresh`]; once for each. `Ok` is the visible index: a transaction
     /// begun from now on sees what was asked for.
@@ -342,11 +372,13 @@ pub struct Counters {
     pub reads_asked: u64,
     /// Rounds this leader made for fresh reads; questions share them.
     pub read_rounds: u64,
+    /// Fences applied.
+    pub fences: u64,
 }
 
 impl Counters {
     /// Every count under its name, in the order of the fields.
-    pub fn named(mut self) -> [(&'static str, u64); 21] {
+    pub fn named(mut self) -> [(&'static str, u64); 22] {
         self.places().map(|(name, place)| (name, *place))
     }
 
@@ -357,7 +389,7 @@ impl Counters {
     }
 
     /// The one table of names.
-    fn places(&mut self) -> [(&'static str, &mut u64); 21] {
+    fn places(&mut self) -> [(&'static str, &mut u64); 22] {
         let Self {
             elections_won,
             truncations,
@@ -380,6 +412,7 @@ impl Counters {
             joint_configs,
             reads_asked,
             read_rounds,
+            fences,
         } = self;
         [
             ("elections_won", elections_won),
@@ -403,6 +436,7 @@ impl Counters {
             ("joint_configs", joint_configs),
             ("reads_asked", reads_asked),
             ("read_rounds", read_rounds),
+            ("fences", fences),
         ]
     }
 }

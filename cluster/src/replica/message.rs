@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quorate_consensus::{
     Config, EntryIndex, Identity, Member, Message, MessageBody, NodeId, Payload, Term,
 };
-use quorate_engine::TransactionId;
+use quorate_engine::{Index, TransactionId};
 
 use super::roster::{Roster, RosterChange, RosterError};
 
@@ -86,6 +86,16 @@ pub enum PeerMessage {
         /// Names the question; greater than those of the sender's earlier ones.
         token: u64,
     },
+    /// Say how far the receiver has applied, whenever that changes, until it has this index.
+    AskApplied {
+        /// The index.
+        index: Index,
+    },
+    /// The sender has applied and published everything up to here.
+    Applied {
+        /// The index.
+        index: Index,
+    },
     /// The answer to [`PeerMessage::AskRead`], confirmed by a quorum after it was asked.
     ReadIndex {
         /// The question's.
@@ -136,6 +146,8 @@ pub enum Request {
         /// How.
         change: RosterChange,
     },
+    /// Log that this transaction never commits, unless it has.
+    Fence(TransactionId),
 }
 
 /// Why a node will not promise.
@@ -173,6 +185,8 @@ pub enum RefusalReason {
     },
     /// The bytes are not a submission.
     Malformed,
+    /// As many fences of the transaction's origin are remembered as may be.
+    FencesFull,
     /// The roster cannot change like this.
     Roster(RosterError),
 }

@@ -27,7 +27,7 @@ mod window;
 use std::sync::Arc;
 
 use quorate_consensus::{EntryIndex, Identity, NodeId, Term, Ticks};
-use quorate_engine::{Applier, CommitError, Index, Submission};
+use quorate_engine::{Applier, CommitError, CommitOptions, Index, Submission, TransactionId};
 use quorate_schema::Dictionary;
 
 use crate::admin::{AdminAnswer, AdminError, AdminRequest};
@@ -167,7 +167,8 @@ impl Replica {
             Input::PeerUp { peer } => self.link_up(peer),
             Input::PeerDown { peer } => self.link_broke(peer),
             Input::Receive { from, message } => self.receive(from, message),
-            Input::Submit(submission) => self.submit(&submission),
+            Input::Submit(submission, options) => self.submit(&submission, options),
+            Input::Outcome { id, wanted, limit_ms } => self.outcome(id, wanted, limit_ms),
             Input::Fresh { token, freshness, limit_ms } => self.fresh(token, freshness, limit_ms),
             Input::Flush => {}
             Input::Stop => self.begin_end(true),
@@ -317,13 +318,22 @@ impl Replica {
         self.stage = Stage::Joining(Box::new(joining));
     }
 
-    fn submit(&mut self, submission: &Submission) {
+    fn submit(&mut self, submission: &Submission, options: CommitOptions) {
         if let Stage::Member(member) = &mut self.stage {
-            return member.submit(&mut self.node, submission);
+            return member.submit(&mut self.node, submission, options);
         }
         let reason = QuorumReason::NoState.to_string();
         let sequence = submission.id.sequence;
         self.node.complete(sequence, Err(CommitError::NoQuorum { reason }));
+    }
+
+    fn outcome(&mut self, id: TransactionId, wanted: TransactionId, limit_ms: u64) {
+        if let Stage::Member(member) = &mut self.stage {
+            return member.ask_outcome(&mut self.node, id, wanted, limit_ms);
+        }
+        self.node.outcomes.insert(id.sequence, wanted);
+        let reason = QuorumReason::NoState.to_string();
+        self.node.complete(id.sequence, Err(CommitError::NoQuorum { reason }));
     }
 
     fn fresh(&mut self, token: u64, freshness: Freshness, limit_ms: u64) {
@@ -367,12 +377,13 @@ impl Replica {
     fn end(&mut self, result: Result<(), ClusterError>) {
         if let Stage::Member(member) = &mut self.stage {
             member.end_reads(&mut self.node);
+            member.end_everywhere(&mut self.node);
         }
         self.stage = Stage::Ended;
         for sequence in self.node.pending.sequences() {
             let id = self.node.transaction_id(sequence);
             let asked = self.node.pending.was_asked(sequence);
-            if self.node.pending.remove(sequence) == Some(false) {
+            if self.node.pending.remove(sequence).is_some_and(|ended| !ended.answered) {
                 let error = if asked { CommitError::InDoubt(id) } else { CommitError::Stopped };
                 self.node.complete(sequence, Err(error));
             }
@@ -382,11 +393,15 @@ impl Replica {
 
     fn refuse_after_end(&mut self, input: Input) {
         match input {
-            Input::Submit(submission) => {
+            Input::Submit(submission, _) => {
                 self.node.complete(submission.id.sequence, Err(CommitError::Stopped));
             }
             Input::Admin { token, request } => self.admin(token, &request),
             Input::Fresh { token, .. } => self.node.fresh(token, Err(FreshError::Stopped)),
+            Input::Outcome { id, wanted, .. } => {
+                self.node.outcomes.insert(id.sequence, wanted);
+                self.node.complete(id.sequence, Err(CommitError::Stopped));
+            }
             _ => {}
         }
     }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_consensus::{Identity, NodeId, Ticks};
-use quorate_engine::{Applier, CommitError, Index, TransactionId};
+use quorate_engine::{Acknowledged, Applier, CommitError, Index, Outcome, TransactionId};
 use quorate_schema::Dictionary;
 
 use super::api::{ClusterEvent, Counters, Output, ReplicaSettings};
 use super::message::{PeerMessage, Standing};
 use super::pending::Pending;
 use super::roster::Roster;
+use crate::error::OutcomeError;
 use crate::event::NodeInfo;
 use crate::fresh::FreshError;
 
@@ -43,6 +44,8 @@ pub(super) struct Node {
     /// At most one link a node.
     pub(super) links: BTreeMap<NodeId, Link>,
     pub(super) pending: Pending,
+    /// Which own requests ask for an outcome, and of what.
+    pub(super) outcomes: BTreeMap<u64, TransactionId>,
     /// As of the newest entry applied; before there is one, what the own node list says.
     pub(super) roster: Roster,
     pub(super) ending: Ending,
@@ -71,6 +74,7 @@ impl Node {
             dictionary,
             links: BTreeMap::new(),
             pending: Pending::default(),
+            outcomes: BTreeMap::new(),
             ending: Ending::No,
             counters: Counters::default(),
             now,
@@ -133,10 +137,39 @@ impl Node {
         self.outbox.push(output);
     }
 
-    /// Answers an own transaction.
+    /// Answers an own request: a transaction, or a question for an outcome.
     pub(super) fn complete(&mut self, sequence: u64, result: Result<Index, CommitError>) {
+        let Some(wanted) = self.outcomes.remove(&sequence) else {
+            return self.complete_with(sequence, result.map(Acknowledged::from));
+        };
+        let id = self.transaction_id(sequence);
+        let result = result.map(|_| self.settled_outcome(wanted)).map_err(OutcomeError::from);
+        self.outbox.push(Output::Outcome { id, result });
+    }
+
+    /// Answers an own transaction.
+    pub(super) fn complete_with(
+        &mut self,
+        sequence: u64,
+        result: Result<Acknowledged, CommitError>,
+    ) {
         let id = self.transaction_id(sequence);
         self.outbox.push(Output::Complete { id, result });
+    }
+
+    /// An own transaction is committed, applied and visible, and goes on waiting for others.
+    pub(super) fn through(&mut self, sequence: u64) {
+        let id = self.transaction_id(sequence);
+        self.outbox.push(Output::Through { id });
+    }
+
+    /// What the state says of a transaction that is settled.
+    fn settled_outcome(&self, id: TransactionId) -> Outcome {
+        match self.applier.outcome(id) {
+            // Only the memory of an origin that was forgotten for newer ones can be gone so soon.
+            Outcome::Unknown => Outcome::NotCommitted,
+            outcome => outcome,
+        }
     }
 
     /// Answers a local reader.

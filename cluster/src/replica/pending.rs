@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::{Term, Ticks};
+use quorate_engine::TransactionId;
 
 use super::message::Request;
 
@@ -28,10 +29,28 @@ struct Waiting {
     request: Request,
     /// The term whose leader got a copy that may still enter the log.
     asked: Option<Term>,
-    /// When the caller wants an answer.
-    deadline: Ticks,
+    /// What the caller wants.
+    wish: Wish,
     /// The caller got `InDoubt`.
     answered: bool,
+}
+
+/// What the caller of a request wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// When it wants an answer.
+    pub(super) deadline: Ticks,
+    /// It wants to know that all live nodes have applied it.
+    pub(super) everywhere: bool,
+}
+
+/// A request that met its fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// What its caller wanted.
+    pub(super) wish: Wish,
+    /// The caller got `InDoubt` before.
+    pub(super) answered: bool,
 }
 
 /// All own requests, by sequence.
@@ -76,12 +95,12 @@ pub(super) struct Lost {
 
 impl Pending {
     /// Takes a request in, waiting.
-    pub(super) fn insert(&mut self, sequence: u64, request: Request, deadline: Ticks) {
-        let waiting = Waiting { request, asked: None, deadline, answered: false };
+    pub(super) fn insert(&mut self, sequence: u64, request: Request, wish: Wish) {
+        let waiting = Waiting { request, asked: None, wish, answered: false };
         let before = self.requests.insert(sequence, waiting);
         assert!(before.is_none(), "sequence {sequence} was submitted twice");
         self.waiting.insert(sequence);
-        self.deadlines.insert((deadline, sequence));
+        self.deadlines.insert((wish.deadline, sequence));
     }
 
     /// True if some request waits for a leader.
@@ -128,17 +147,25 @@ impl Pending {
         self.requests.get(&sequence).is_some_and(|request| request.asked == Some(term))
     }
 
+    /// The transaction a request is a fence for, if it is one.
+    pub(super) fn fence(&self, sequence: u64) -> Option<TransactionId> {
+        match self.requests.get(&sequence)?.request {
+            Request::Fence(fenced) => Some(fenced),
+            _ => None,
+        }
+    }
+
     /// True if a leader may have a copy.
     pub(super) fn was_asked(&self, sequence: u64) -> bool {
         self.requests.get(&sequence).is_some_and(|request| request.asked.is_some())
     }
 
-    /// Ends a request. `Some(answered)` if it was there, with whether `InDoubt` had been said.
-    pub(super) fn remove(&mut self, sequence: u64) -> Option<bool> {
+    /// Ends a request, if it was there.
+    pub(super) fn remove(&mut self, sequence: u64) -> Option<Ended> {
         let request = self.requests.remove(&sequence)?;
         self.waiting.remove(&sequence);
-        self.deadlines.remove(&(request.deadline, sequence));
-        Some(request.answered)
+        self.deadlines.remove(&(request.wish.deadline, sequence));
+        Some(Ended { wish: request.wish, answered: request.answered })
     }
 
     /// All sequences that have not been settled.
@@ -209,10 +236,14 @@ impl Pending {
 mod tests {
     use super::*;
 
+    fn wish(deadline: Ticks) -> Wish {
+        Wish { deadline, everywhere: false }
+    }
+
     fn pending(sequences: &[u64]) -> Pending {
         let mut pending = Pending::default();
         for &sequence in sequences {
-            pending.insert(sequence, Request::Stop, 100);
+            pending.insert(sequence, Request::Stop, wish(100));
         }
         pending
     }
@@ -243,8 +274,8 @@ mod tests {
     #[test]
     fn a_later_sequence_with_an_earlier_deadline_is_answered_in_time() {
         let mut pending = Pending::default();
-        pending.insert(6, Request::Stop, 100);
-        pending.insert(5, Request::Stop, 200);
+        pending.insert(6, Request::Stop, wish(100));
+        pending.insert(5, Request::Stop, wish(200));
         assert_eq!(pending.next_deadline(), Some(100));
         assert_eq!(pending.expire(100), Expired { refused: vec![6], in_doubt: vec![] });
         assert_eq!(pending.next_deadline(), Some(200));

@@ -17,6 +17,7 @@ const KIND_TRANSACTION: u8 = 0;
 const KIND_STOPPED: u8 = 1;
 const KIND_DEPARTED: u8 = 2;
 const KIND_CHANGE: u8 = 3;
+const KIND_FENCE: u8 = 4;
 
 /// The smallest item: a kind without a body, and its length.
 const ITEM_BYTES_MIN: usize = 5;
@@ -38,6 +39,13 @@ pub(super) enum Item<'a> {
         low_water: u64,
         /// How.
         change: RosterChange,
+    },
+    /// A transaction that has not committed up to here never will.
+    Fence {
+        /// The request that asked for it.
+        id: TransactionId,
+        /// The transaction.
+        fenced: TransactionId,
     },
 }
 
@@ -72,6 +80,12 @@ impl OpenWindow {
                 body.u64(*low_water);
                 change.encode(&mut body);
                 self.write(KIND_CHANGE, body.as_slice());
+            }
+            Item::Fence { id, fenced } => {
+                let mut body = Writer::new();
+                write_id(&mut body, *id);
+                write_id(&mut body, *fenced);
+                self.write(KIND_FENCE, body.as_slice());
             }
         }
     }
@@ -109,6 +123,11 @@ pub(super) fn items(payload: &[u8]) -> Result<Vec<Item<'_>>, Malformed> {
     Ok(items)
 }
 
+/// Whether a transaction can have this id.
+pub(super) fn is_transaction(id: TransactionId) -> bool {
+    (1..u64::MAX).contains(&id.sequence)
+}
+
 fn item(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
     let Some((&kind, body)) = bytes.split_first() else {
         return Err(Malformed { what: "empty window item", offset: 0 });
@@ -125,6 +144,13 @@ fn item(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
             low_water: reader.u64()?,
             change: RosterChange::decode(&mut reader)?,
         },
+        KIND_FENCE => {
+            let (id, fenced) = (read_id(&mut reader)?, read_id(&mut reader)?);
+            if !is_transaction(fenced) {
+                return Err(Malformed { what: "a fence for no transaction", offset: 0 });
+            }
+            Item::Fence { id, fenced }
+        }
         _ => return Err(Malformed { what: "window item kind", offset: 0 }),
     };
     reader.finish()?;
@@ -166,11 +192,12 @@ mod tests {
             Item::Stopped(identity),
             Item::Departed(identity),
             Item::Change { id, low_water: 3, change },
+            Item::Fence { id, fenced: TransactionId { origin: 5, sequence: 1 } },
         ];
         let mut window = OpenWindow::default();
         sent.iter().for_each(|item| window.push(item));
         let (payload, count) = window.close();
-        assert_eq!(count, 4);
+        assert_eq!(count, 5);
         assert_eq!(items(&payload).expect("well-formed"), sent);
     }
 

@@ -22,23 +22,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_consensus::{Identity, Incarnation, NodeId, Role, Ticks};
-use quorate_engine::{Acknowledged, Applier, CommitError, Index, TransactionId, dictionary_digest};
+use quorate_engine::{
+    Acknowledged, Applier, CommitError, Index, Outcome, TransactionId, dictionary_digest,
+};
 use quorate_schema::Dictionary;
 use tracing::{info, warn};
 
 use crate::address::Address;
 use crate::epoch::Epoch;
-use crate::error::{ClusterError, RejectReason};
+use crate::error::{ClusterError, OutcomeError, RejectReason};
 use crate::event::NodeInfo;
 use crate::fresh::FreshError;
-use crate::params::Checked;
+use crate::params::{Checked, ClusterParams};
 use crate::replica::{ClusterEvent, Input, Output, Phase, Replica, ReplicaSettings, Status};
 use crate::status::{ClusterMember, ClusterStatus};
 use crate::transport::{LinkEvent, Place, SocketOptions, Transport, TransportSettings};
 use crate::wire::Card;
 use admin::{AdminReply, AdminRequests};
 use delivery::{Callbacks, Delivery};
-use shared::{Command, CommitSlot, FreshSlot, Slot};
+use shared::{Command, FreshSlot, OutcomeSlot, Slot, WaitingCommit};
 
 pub(crate) use shared::{Limits, Shared};
 
@@ -98,7 +100,9 @@ pub(crate) struct Runtime {
     own: NodeId,
     delivery: Option<Delivery>,
     asks: bool,
-    slots: HashMap<u64, Arc<CommitSlot>>,
+    slots: HashMap<u64, WaitingCommit>,
+    /// Who waits for an outcome, by the sequence of the question.
+    questions: HashMap<u64, Arc<OutcomeSlot>>,
     /// Readers that wait, by token, and the newest token.
     readers: HashMap<u64, Arc<FreshSlot>>,
     newest_reader: u64,
@@ -121,7 +125,8 @@ pub(crate) struct Runtime {
 
 /// What a client is told.
 enum Answer {
-    Commit(TransactionId, Result<Index, CommitError>),
+    Commit(TransactionId, Result<Acknowledged, CommitError>),
+    Outcome(TransactionId, Result<Outcome, OutcomeError>),
     Fresh(u64, Result<Index, FreshError>),
 }
 
@@ -158,9 +163,7 @@ pub(crate) fn bind(
         dictionary: dictionary_digest(dictionary),
         node_count: params.nodes.len() as u32,
     };
-    // Long enough that a busy node is not taken for a dead one: leaders are suspected by the
-    // replica's own timers, this only finds connections that are dead on one side.
-    let silence_ms = (10 * params.election_timeout_ms).max(3_000);
+    let silence_ms = silence_ms(params);
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let options = SocketOptions {
         send_buffer_bytes: params.socket_send_buf_bytes.map(size),
@@ -190,6 +193,13 @@ pub(crate) fn bind(
     Ok((transport, Shared::new(birth.incarnation, waker, limits, checked.nodes())))
 }
 
+/// After how long a link on which nothing arrives is broken. Long enough that a busy node is not
+/// taken for a dead one: leaders are suspected by the replica's own timers, this only finds
+/// connections that are dead on one side.
+fn silence_ms(params: &ClusterParams) -> Ticks {
+    (10 * params.election_timeout_ms).max(3_000)
+}
+
 fn replica_settings(checked: &Checked, identity: Identity) -> ReplicaSettings {
     let params = checked.params();
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -212,6 +222,7 @@ fn replica_settings(checked: &Checked, identity: Identity) -> ReplicaSettings {
         window_transactions: params.window_transactions,
         window_timeout_ms: params.window_timeout_ms,
         commit_limit_ms: params.commit_limit_ms,
+        silence_ms: silence_ms(params),
         stop_limit_ms: params.stop_limit_ms,
         departed_after_ms: params.departed_after_ms,
         image_piece_bytes: size(params.sync_msg_size_bytes),
@@ -263,6 +274,7 @@ impl Runtime {
             delivery,
             asks,
             slots: HashMap::new(),
+            questions: HashMap::new(),
             readers: HashMap::new(),
             newest_reader: 0,
             ends: Vec::new(),
@@ -467,10 +479,15 @@ impl Runtime {
 
     fn command(&mut self, now: Ticks, command: Command) {
         let input = match command {
-            Command::Submit(submission, slot) => {
-                let before = self.slots.insert(submission.id.sequence, slot);
+            Command::Submit(submission, options, slot) => {
+                let waiting = WaitingCommit { slot, through: false };
+                let before = self.slots.insert(submission.id.sequence, waiting);
                 assert!(before.is_none(), "sequence {} came twice", submission.id.sequence);
-                Input::Submit(submission)
+                Input::Submit(submission, options)
+            }
+            Command::Outcome { id, wanted, limit_ms, slot } => {
+                self.questions.insert(id.sequence, slot);
+                Input::Outcome { id, wanted, limit_ms }
             }
             Command::Fresh { freshness, limit_ms, slot } => {
                 self.newest_reader += 1;
@@ -529,7 +546,11 @@ impl Runtime {
                 Output::Send { to, message } => self.transport().send(to, &message),
                 Output::Complete { id, result } => answers.push(Answer::Commit(id, result)),
                 Output::Fresh { token, result } => answers.push(Answer::Fresh(token, result)),
-                Output::Settled { id, .. } => self.shared.settled(id.sequence),
+                Output::Outcome { id, result } => answers.push(Answer::Outcome(id, result)),
+                Output::Through { id } => self.through(id),
+                Output::Settled { id, committed } => {
+                    self.shared.doubt_settled(id.sequence, committed);
+                }
                 Output::Event(event) => self.event(event),
                 Output::Stamp { cluster_id, epoch } => {
                     let cluster = format_args!("{cluster_id:032x}");
@@ -610,12 +631,24 @@ impl Runtime {
         delivery.ask(self.question.round, neighbours);
     }
 
+    /// The commit waits for other nodes only from now on.
+    fn through(&mut self, id: TransactionId) {
+        let waiting = self.slots.get_mut(&id.sequence);
+        let waiting = waiting.expect("the replica answers what it was given");
+        assert!(!std::mem::replace(&mut waiting.through, true), "{id} was through before");
+        self.shared.through();
+    }
+
     fn answer(&mut self, answer: Answer) {
         match answer {
             Answer::Commit(id, result) => {
-                if let Some(slot) = self.slots.remove(&id.sequence) {
-                    let result = result.map(Acknowledged::from);
-                    self.shared.complete(id.sequence, &slot, result);
+                if let Some(waiting) = self.slots.remove(&id.sequence) {
+                    self.shared.complete(id.sequence, &waiting, result);
+                }
+            }
+            Answer::Outcome(id, result) => {
+                if let Some(slot) = self.questions.remove(&id.sequence) {
+                    slot.fill(result);
                 }
             }
             Answer::Fresh(token, result) => {
@@ -649,11 +682,14 @@ impl Runtime {
         for command in std::mem::take(&mut self.commands) {
             self.shared.tell(command); // not handled; answered below
         }
-        for (sequence, slot) in self.slots.drain() {
+        for (sequence, waiting) in self.slots.drain() {
             let id = self.shared.transaction_id(sequence);
-            self.shared.complete(sequence, &slot, Err(CommitError::InDoubt(id)));
+            self.shared.complete(sequence, &waiting, Err(CommitError::InDoubt(id)));
         }
         self.admin_end();
+        for (_, slot) in self.questions.drain() {
+            slot.fill(Err(OutcomeError::Stopped));
+        }
         for (_, slot) in self.readers.drain() {
             slot.fill(Err(FreshError::Stopped));
         }

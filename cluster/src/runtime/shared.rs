@@ -8,20 +8,20 @@
 //!
 //! Nothing here touches a socket or decides an outcome.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::Waker;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use quorate_engine::{
-    Access, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Index,
-    Submission, TransactionId,
+    Access, Acknowledge, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath,
+    CommitTicket, Index, Outcome, Submission, TransactionId,
 };
 
 use super::admin::AdminReply;
 use crate::admin::{AdminAnswer, AdminError, AdminRequest};
-use crate::error::ClusterError;
+use crate::error::{ClusterError, OutcomeError};
 use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
 use crate::reason::QuorumReason;
@@ -34,10 +34,20 @@ const WRITE_SET_BYTES_MAX: usize = 64 << 20;
 /// The longest a reader may wait: as good as for ever, and deadlines do not overflow.
 const FRESH_LIMIT_MAX: Duration = Duration::from_secs(86_400 * 365);
 
+/// How many outcomes of transactions once in doubt are remembered on their own node.
+const FATES_MAX: usize = 4096;
+
 /// What clients ask of the listener.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit(Submission, Arc<CommitSlot>),
+    Submit(Submission, CommitOptions, Arc<CommitSlot>),
+    /// Somebody must know what became of a transaction.
+    Outcome {
+        id: TransactionId,
+        wanted: TransactionId,
+        limit_ms: u64,
+        slot: Arc<OutcomeSlot>,
+    },
     /// End: in order with the others, or alone. Answered when the listener has ended, or at once
     /// if that cannot be.
     End {
@@ -61,6 +71,14 @@ pub(super) enum Command {
     Admin(AdminRequest, AdminReply),
     /// The database was dropped.
     Abandon,
+}
+
+/// A commit under way, as the listener knows it.
+#[derive(Debug)]
+pub(super) struct WaitingCommit {
+    pub(super) slot: Arc<CommitSlot>,
+    /// It is through here, and waits for other nodes only.
+    pub(super) through: bool,
 }
 
 /// Where the outcome of one commit is waited for.
@@ -114,6 +132,9 @@ impl CommitTicket for CommitSlot {
     }
 }
 
+/// Where who asked for an outcome waits.
+pub(super) type OutcomeSlot = Slot<Result<Outcome, OutcomeError>>;
+
 /// Where a reader waits.
 pub(super) type FreshSlot = Slot<Result<Index, FreshError>>;
 
@@ -138,6 +159,8 @@ struct Inbox {
     asleep: bool,
     /// Commits under way.
     in_flight: u32,
+    /// Commits that are through here, and wait for other nodes.
+    everywhere: u32,
     /// How the cluster was when the listener ended.
     last_status: Option<ClusterStatus>,
 }
@@ -147,6 +170,8 @@ struct Inbox {
 struct Ids {
     next: u64,
     unsettled: BTreeSet<u64>,
+    /// How those that were in doubt ended, for who asks; the newest ones.
+    fates: BTreeMap<u64, Option<Index>>,
 }
 
 /// See the module.
@@ -199,6 +224,7 @@ impl Shared {
             ends_asked: 0,
             asleep: false,
             in_flight: 0,
+            everywhere: 0,
             last_status: None,
         };
         Arc::new(Self {
@@ -207,7 +233,7 @@ impl Shared {
             changed: Condvar::new(),
             room: Condvar::new(),
             nodes: Mutex::new(nodes),
-            ids: Mutex::new(Ids { next: 1, unsettled: BTreeSet::new() }),
+            ids: Mutex::new(Ids { next: 1, unsettled: BTreeSet::new(), fates: BTreeMap::new() }),
             waker,
             limits,
         })
@@ -356,24 +382,92 @@ impl Shared {
         TransactionId { origin: self.origin, sequence }
     }
 
-    /// A transaction that was in doubt has met its fate.
+    /// A request met its fate, and nobody will ask for it any more.
     pub(super) fn settled(&self, sequence: u64) {
         self.ids.lock().unsettled.remove(&sequence);
+    }
+
+    /// A transaction that was in doubt has met its fate. The cluster may forget it from now on;
+    /// whoever was left in doubt can still ask here.
+    pub(super) fn doubt_settled(&self, sequence: u64, committed: Option<Index>) {
+        let mut ids = self.ids.lock();
+        ids.unsettled.remove(&sequence);
+        ids.fates.insert(sequence, committed);
+        if ids.fates.len() > FATES_MAX {
+            ids.fates.pop_first();
+        }
+    }
+
+    /// How an own transaction that was in doubt ended, if it has.
+    pub(crate) fn fate(&self, id: TransactionId) -> Option<Outcome> {
+        if id.origin != self.origin {
+            return None;
+        }
+        let fate = *self.ids.lock().fates.get(&id.sequence)?;
+        Some(fate.map_or(Outcome::NotCommitted, Outcome::Committed))
+    }
+
+    /// Asks the cluster what became of a transaction, and makes sure that it stays so. Waits as
+    /// long as a commit may take.
+    pub(crate) fn outcome(&self, wanted: TransactionId) -> Result<Outcome, OutcomeError> {
+        let (id, _) = self.next_id();
+        let result = self.ask_outcome(id, wanted);
+        if !matches!(result, Err(OutcomeError::TimedOut)) {
+            self.settled(id.sequence); // else the fence is in doubt, and settled later
+        }
+        result
+    }
+
+    fn ask_outcome(
+        &self,
+        id: TransactionId,
+        wanted: TransactionId,
+    ) -> Result<Outcome, OutcomeError> {
+        let slot = Slot::new();
+        {
+            let mut inbox = match self.listening(Instant::now() + self.limits.wait) {
+                Ok(inbox) => inbox,
+                Err(Absent::NotListening) => return Err(OutcomeError::NotListening),
+                Err(Absent::Ended(_)) => return Err(OutcomeError::Stopped),
+            };
+            let limit_ms = self.limits.wait.as_millis() as u64;
+            let slot = Arc::clone(&slot);
+            self.push(&mut inbox, Command::Outcome { id, wanted, limit_ms, slot });
+        }
+        slot.wait()
+    }
+
+    /// A commit is through here, and waits for other nodes: others may take its room.
+    pub(super) fn through(&self) {
+        let mut inbox = self.inbox.lock();
+        inbox.in_flight -= 1;
+        inbox.everywhere += 1;
+        self.room.notify_all();
     }
 
     /// A commit is done: makes room for the next, and answers.
     pub(super) fn complete(
         &self,
         sequence: u64,
-        slot: &CommitSlot,
+        waiting: &WaitingCommit,
         result: Result<Acknowledged, CommitError>,
     ) {
-        self.inbox.lock().in_flight -= 1;
-        self.room.notify_one();
+        let mut inbox = self.inbox.lock();
+        if waiting.through {
+            inbox.everywhere -= 1;
+        } else {
+            inbox.in_flight -= 1;
+        }
+        if waiting.through || inbox.everywhere > 0 {
+            self.room.notify_all(); // who waits may need room of one kind or of both
+        } else {
+            self.room.notify_one();
+        }
+        drop(inbox);
         if !matches!(result, Err(CommitError::InDoubt(_))) {
             self.settled(sequence);
         }
-        slot.fill(result);
+        waiting.slot.fill(result);
     }
 
     /// The listener has ended: nobody is left waiting.
@@ -386,11 +480,12 @@ impl Shared {
         inbox.last_status = status.clone();
         for command in std::mem::take(&mut inbox.commands) {
             match command {
-                Command::Submit(submission, slot) => {
+                Command::Submit(submission, _, slot) => {
                     inbox.in_flight -= 1;
                     self.settled(submission.id.sequence);
                     slot.fill(Err(CommitError::Stopped));
                 }
+                Command::Outcome { slot, .. } => slot.fill(Err(OutcomeError::Stopped)),
                 Command::Fresh { slot, .. } => slot.fill(Err(FreshError::Stopped)),
                 Command::Status(slot) => slot.fill(status.clone()),
                 Command::End { slot, .. } => slot.fill(result.clone()),
@@ -430,8 +525,9 @@ impl Shared {
     }
 
     /// Waits until somebody listens and there is room for one more commit.
-    fn admitted(&self, limit: Option<Duration>) -> Result<MutexGuard<'_, Inbox>, CommitError> {
-        let wait = limit.map_or(self.limits.wait, |limit| limit.min(self.limits.wait));
+    fn admitted(&self, options: CommitOptions) -> Result<MutexGuard<'_, Inbox>, CommitError> {
+        let waits_for_others = options.acknowledge == Acknowledge::AllLive;
+        let wait = options.limit.map_or(self.limits.wait, |limit| limit.min(self.limits.wait));
         let deadline = Instant::now() + wait;
         loop {
             let mut inbox = match self.listening(deadline) {
@@ -442,11 +538,13 @@ impl Shared {
             if inbox.ends_asked > 0 {
                 return Err(CommitError::Stopped);
             }
-            if inbox.in_flight < self.limits.in_flight {
+            let limit = self.limits.in_flight;
+            if inbox.in_flight < limit && (inbox.everywhere < limit || !waits_for_others) {
                 return Ok(inbox);
             }
             if self.room.wait_until(&mut inbox, deadline).timed_out() {
-                let reason = QuorumReason::Full { in_flight: inbox.in_flight };
+                let in_flight = inbox.in_flight.max(inbox.everywhere);
+                let reason = QuorumReason::Full { in_flight };
                 return Err(CommitError::NoQuorum { reason: reason.to_string() });
             }
         }
@@ -455,7 +553,7 @@ impl Shared {
     fn submit_admitted(
         &self,
         submission: Submission,
-        options: CommitOptions,
+        mut options: CommitOptions,
     ) -> Result<Arc<CommitSlot>, CommitError> {
         let bytes = submission.write_set.len();
         if bytes > WRITE_SET_BYTES_MAX {
@@ -463,9 +561,11 @@ impl Shared {
             return Err(CommitError::TooLarge { bytes: bytes as u64, limit_bytes });
         }
         let slot = Slot::new();
-        let mut inbox = self.admitted(options.limit)?;
+        let start = Instant::now();
+        let mut inbox = self.admitted(options)?;
+        options.limit = options.limit.map(|limit| limit.saturating_sub(start.elapsed()));
         inbox.in_flight += 1;
-        self.push(&mut inbox, Command::Submit(submission, Arc::clone(&slot)));
+        self.push(&mut inbox, Command::Submit(submission, options, Arc::clone(&slot)));
         Ok(slot)
     }
 }
@@ -536,12 +636,15 @@ mod tests {
     fn calls_without_a_listener_say_so() {
         let (shared, _poll) = shared(1);
         assert_eq!(shared.end_and_wait(true), Err(ClusterError::NotListening));
-        assert!(matches!(shared.admitted(None), Err(CommitError::NotListening)));
+        assert!(matches!(
+            shared.admitted(CommitOptions::default()),
+            Err(CommitError::NotListening)
+        ));
         assert!(shared.status().is_none());
         shared.begin_listening();
-        assert!(shared.admitted(None).is_ok());
+        assert!(shared.admitted(CommitOptions::default()).is_ok());
         shared.end(Ok(()), None);
-        assert!(matches!(shared.admitted(None), Err(CommitError::Stopped)));
+        assert!(matches!(shared.admitted(CommitOptions::default()), Err(CommitError::Stopped)));
         assert_eq!(shared.admit(Access::ReadWrite), Err(BeginError::Stopped));
         assert_eq!(shared.admit(Access::ReadOnly), Ok(()));
         assert_eq!(shared.end_and_wait(true), Ok(()));
@@ -552,6 +655,7 @@ mod tests {
         let (shared, _poll) = shared(1);
         shared.begin_listening();
         let slot = Slot::new();
+        let waiting = WaitingCommit { slot: Arc::clone(&slot), through: false };
         for outcome in [
             Ok(Acknowledged::from(Index(1))),
             Err(CommitError::Conflict),
@@ -560,12 +664,48 @@ mod tests {
             let (id, low_water) = shared.next_id();
             assert_eq!(id.sequence, low_water, "what is complete is settled");
             shared.inbox.lock().in_flight += 1; // as submitting does
-            assert!(matches!(shared.admitted(None), Err(CommitError::NoQuorum { .. })));
-            shared.complete(id.sequence, &slot, outcome);
-            assert!(shared.admitted(None).is_ok(), "no room behind {id}");
+            assert!(matches!(
+                shared.admitted(CommitOptions::default()),
+                Err(CommitError::NoQuorum { .. })
+            ));
+            shared.complete(id.sequence, &waiting, outcome);
+            assert!(shared.admitted(CommitOptions::default()).is_ok(), "no room behind {id}");
         }
         assert_eq!(shared.next_id().1, 3, "what is in doubt is not settled");
         assert_eq!(slot.try_wait(), Some(Ok(Acknowledged::from(Index(1)))), "the first stands");
+    }
+
+    #[test]
+    fn who_waits_for_other_nodes_leaves_its_room_to_those_who_do_not() {
+        let (shared, _poll) = shared(1);
+        shared.begin_listening();
+        let (plain, patient) = (CommitOptions::default(), Acknowledge::AllLive);
+        let patient = plain.acknowledge(patient);
+        shared.inbox.lock().in_flight += 1; // as submitting does
+        assert!(shared.admitted(plain).is_err());
+        shared.through();
+        assert!(shared.admitted(plain).is_ok());
+        assert!(shared.admitted(patient).is_err(), "those who wait for others are bounded too");
+        let waiting = WaitingCommit { slot: Slot::new(), through: true };
+        shared.complete(1, &waiting, Ok(Acknowledged::from(Index(1))));
+        assert!(shared.admitted(patient).is_ok());
+        assert_eq!(shared.inbox.lock().in_flight, 0);
+    }
+
+    #[test]
+    fn the_fate_of_what_was_in_doubt_is_remembered_up_to_a_bound() {
+        let (shared, _poll) = shared(1);
+        let (id, _) = shared.next_id();
+        assert_eq!(shared.fate(id), None);
+        shared.doubt_settled(id.sequence, None);
+        assert_eq!(shared.fate(id), Some(Outcome::NotCommitted));
+        assert_eq!(shared.fate(TransactionId { origin: 8, ..id }), None, "another node's");
+        for sequence in 2..=FATES_MAX as u64 + 1 {
+            shared.doubt_settled(sequence, Some(Index(sequence)));
+        }
+        assert_eq!(shared.fate(id), None, "the oldest goes first");
+        let id = shared.transaction_id(2);
+        assert_eq!(shared.fate(id), Some(Outcome::Committed(Index(2))));
     }
 
     #[test]
@@ -573,7 +713,10 @@ mod tests {
         let (shared, _poll) = shared(1);
         shared.begin_listening();
         shared.inbox.lock().in_flight = 1;
-        assert!(matches!(shared.admitted(None), Err(CommitError::NoQuorum { .. })));
+        assert!(matches!(
+            shared.admitted(CommitOptions::default()),
+            Err(CommitError::NoQuorum { .. })
+        ));
         let mut commands = VecDeque::new();
         shared.take_commands(&mut commands);
         assert!(commands.is_empty());

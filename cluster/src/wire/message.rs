@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use quorate_consensus::{EntryIndex, Identity, Incarnation, Member, NodeId, Term};
-use quorate_engine::TransactionId;
+use quorate_engine::{Index, TransactionId};
 use quorate_schema::bytes::{Malformed, Reader, Writer};
 
 use super::core;
@@ -91,14 +91,12 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
             frame.writer().u8(22);
             encode_image_id(image, frame.writer());
         }
-        PeerMessage::AskRead { token } => {
-            frame.writer().u8(20);
-            frame.writer().u64(*token);
-        }
+        PeerMessage::AskRead { token } => encode_numbers(20, &[*token], frame),
         PeerMessage::ReadIndex { token, index, term } => {
-            frame.writer().u8(21);
-            [*token, index.0, term.0].into_iter().for_each(|number| frame.writer().u64(number));
+            encode_numbers(21, &[*token, index.0, term.0], frame);
         }
+        PeerMessage::AskApplied { index } => encode_numbers(24, &[index.0], frame),
+        PeerMessage::Applied { index } => encode_numbers(25, &[index.0], frame),
     }
 }
 
@@ -154,8 +152,18 @@ fn decode_message(reader: &mut Reader<'_>) -> Result<PeerMessage, Malformed> {
             index: EntryIndex(reader.u64()?),
             term: Term(reader.u64()?),
         },
+        24 => PeerMessage::AskApplied { index: Index(reader.u64()?) },
+        25 => PeerMessage::Applied { index: Index(reader.u64()?) },
         _ => return Err(reader.malformed("no such message")),
     })
+}
+
+/// A message that is nothing but numbers.
+fn encode_numbers(kind: u8, numbers: &[u64], frame: &mut FrameWriter) {
+    frame.writer().u8(kind);
+    for number in numbers {
+        frame.writer().u64(*number);
+    }
 }
 
 fn encode_decline(reason: &DeclineReason, writer: &mut Writer) {
@@ -271,6 +279,10 @@ fn encode_request(request: &Request, frame: &mut FrameWriter) {
             frame.writer().u64(*low_water);
             change.encode(frame.writer());
         }
+        Request::Fence(fenced) => {
+            frame.writer().u8(4);
+            encode_transaction_id(fenced, frame.writer());
+        }
     }
 }
 
@@ -279,6 +291,7 @@ fn decode_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
         1 => Request::Transaction(Arc::from(reader.bytes()?)),
         2 => Request::Stop,
         3 => Request::Change { low_water: reader.u64()?, change: RosterChange::decode(reader)? },
+        4 => Request::Fence(decode_transaction_id(reader)?),
         _ => return Err(reader.malformed("no such request")),
     })
 }
@@ -302,6 +315,7 @@ fn encode_refusal(reason: &RefusalReason, writer: &mut Writer) {
             writer.u8(6);
             error.encode(writer);
         }
+        RefusalReason::FencesFull => writer.u8(7),
     }
 }
 
@@ -317,6 +331,7 @@ fn decode_refusal(reader: &mut Reader<'_>) -> Result<RefusalReason, Malformed> {
         },
         5 => RefusalReason::Malformed,
         6 => RefusalReason::Roster(RosterError::decode(reader)?),
+        7 => RefusalReason::FencesFull,
         _ => return Err(reader.malformed("no such reason to refuse")),
     })
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use quorate_cluster::replica::{Input, Output, PeerMessage, Replica, ReplicaSettings};
-use quorate_cluster::{ClusterEvent, FreshError, Freshness};
+use quorate_cluster::{ClusterEvent, FreshError, Freshness, OutcomeError};
 use quorate_consensus::{Identity, Role, Settings};
 use quorate_engine::{
-    Access, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Connection, Database,
-    DatabaseParams, Index, Isolation, Submission, TransactionId,
+    Access, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket,
+    Connection, Database, DatabaseParams, Index, Isolation, Outcome, Submission, TransactionId,
 };
 use quorate_schema::{Dictionary, Value};
 
@@ -51,7 +51,13 @@ pub struct MiniNode {
     connection: Connection,
     path: Arc<Capture>,
     /// What became of its transactions.
-    pub completed: BTreeMap<TransactionId, Result<Index, CommitError>>,
+    pub completed: BTreeMap<TransactionId, Result<Acknowledged, CommitError>>,
+    /// What it said of the outcomes it was asked for, by the question's sequence.
+    pub outcomes: BTreeMap<u64, Result<Outcome, OutcomeError>>,
+    /// Which of its transactions wait for other nodes only, or did.
+    pub through: Vec<TransactionId>,
+    /// What became of those in doubt.
+    pub settled: BTreeMap<TransactionId, Option<Index>>,
     /// What its readers heard, by token.
     pub fresh: BTreeMap<u64, Result<Index, FreshError>>,
     pub events: Vec<ClusterEvent>,
@@ -88,6 +94,7 @@ pub fn settings(id: u32, ranks: &[u32]) -> ReplicaSettings {
         window_transactions: 100,
         window_timeout_ms: 0,
         commit_limit_ms: 5_000,
+        silence_ms: 3_000,
         stop_limit_ms: 5_000,
         departed_after_ms: 1_000,
         image_piece_bytes: 1 << 16,
@@ -118,6 +125,9 @@ impl MiniNode {
             connection,
             path,
             completed: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            through: Vec::new(),
+            settled: BTreeMap::new(),
             fresh: BTreeMap::new(),
             events: Vec::new(),
             next_token: 0,
@@ -249,10 +259,33 @@ impl Mini {
 
     /// A transaction that writes a fact begins its way.
     pub fn submit(&mut self, node: usize, name: &str) -> TransactionId {
+        self.submit_with(node, name, CommitOptions::default())
+    }
+
+    pub fn submit_with(
+        &mut self,
+        node: usize,
+        name: &str,
+        options: CommitOptions,
+    ) -> TransactionId {
         let submission = self.prepare(node, name);
         let id = submission.id;
-        self.step(node, Input::Submit(submission));
+        self.step(node, Input::Submit(submission, options));
         id
+    }
+
+    /// Somebody at `node` asks what became of a transaction; names the question.
+    pub fn ask_outcome(&mut self, node: usize, wanted: TransactionId, limit_ms: u64) -> u64 {
+        let (id, _) = self.nodes[node].path.next_id();
+        self.step(node, Input::Outcome { id, wanted, limit_ms });
+        id.sequence
+    }
+
+    /// What became of a transaction, in whatever time it takes to know.
+    pub fn outcome(&mut self, node: usize, wanted: TransactionId) -> Outcome {
+        let question = self.ask_outcome(node, wanted, 10_000);
+        self.run_until("the outcome", |mini| mini.nodes[node].outcomes.contains_key(&question));
+        self.nodes[node].outcomes[&question].clone().unwrap()
     }
 
     /// The submission of a transaction that writes a fact.
@@ -268,7 +301,7 @@ impl Mini {
     pub fn commit(&mut self, node: usize, name: &str) -> Index {
         let id = self.submit(node, name);
         self.run_until(name, |mini| mini.nodes[node].completed.contains_key(&id));
-        self.nodes[node].completed[&id].clone().unwrap()
+        self.nodes[node].completed[&id].clone().unwrap().index
     }
 
     /// A reader begins to wait; its token.
@@ -293,6 +326,15 @@ impl Mini {
                 Output::Complete { id, result } => {
                     let before = this.completed.insert(id, result);
                     assert!(before.is_none(), "{id} was answered twice");
+                }
+                Output::Outcome { id, result } => {
+                    let before = this.outcomes.insert(id.sequence, result);
+                    assert!(before.is_none(), "question {id} was answered twice");
+                }
+                Output::Through { id } => this.through.push(id),
+                Output::Settled { id, committed } => {
+                    let before = this.settled.insert(id, committed);
+                    assert!(before.is_none(), "{id} was settled twice");
                 }
                 Output::Fresh { token, result } => {
                     let before = this.fresh.insert(token, result);

@@ -140,6 +140,7 @@ fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSetti
         window_transactions: mix.window_transactions,
         window_timeout_ms: 0,
         commit_limit_ms: mix.commit_limit_ms,
+        silence_ms: 1_000,
         stop_limit_ms: 30_000,
         departed_after_ms: 1_000,
         image_piece_bytes: mix.image_piece_bytes,

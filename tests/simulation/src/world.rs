@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use quorate_cluster::ClusterError;
 use quorate_cluster::replica::{Channel, Input, Output, PeerMessage};
 use quorate_consensus::{EntryIndex, Identity, Role};
-use quorate_engine::{CommitError, Index, Outcome, TransactionId};
+use quorate_engine::{CommitError, CommitOptions, Index, Outcome, TransactionId};
 use quorate_schema::Dictionary;
 
 use crate::bugs::Planted;
@@ -420,7 +420,9 @@ impl World {
         let connection = &mut process.connection;
         let take = || path.take();
         match self.history.begin(&mut self.rng, &self.mix, who, connection, take)? {
-            Some((_, submission)) => self.step(node, Input::Submit(submission)),
+            Some((_, submission)) => {
+                self.step(node, Input::Submit(submission, CommitOptions::default()))
+            }
             None => Ok(()),
         }
     }
@@ -455,7 +457,9 @@ impl World {
                 self.send(node, to, message);
                 Ok(())
             }
-            Output::Complete { id, result } => self.completed(node, id, &result),
+            Output::Complete { id, result } => {
+                self.completed(node, id, &result.map(|acknowledged| acknowledged.index))
+            }
             Output::Settled { id, committed } => {
                 self.in_doubt.remove(&id);
                 self.report.in_doubt_committed += u64::from(committed.is_some());
@@ -470,7 +474,9 @@ impl World {
             Output::Stamp { .. }
             | Output::Nodes(_)
             | Output::AdminAnswer { .. }
-            | Output::Fresh { .. } => Ok(()),
+            | Output::Fresh { .. }
+            | Output::Outcome { .. }
+            | Output::Through { .. } => Ok(()),
             Output::EndRefused(_) => {
                 self.note(|| format!("node {node} may not leave"));
                 // It holds all the rank: it goes on, and asks again when the others have left.
@@ -522,7 +528,7 @@ impl World {
             Ok(index) => {
                 self.report.acknowledged += 1;
                 let process = self.nodes[node].as_ref().ok_or("a dead node answered")?;
-                let outcome = process.database.outcome(id);
+                let outcome = process.database.known_outcome(id);
                 if outcome != Outcome::Committed(*index) && outcome != Outcome::Forgotten {
                     return Err(format!("{id:?} acknowledged at {index:?}, but it is {outcome:?}"));
                 }

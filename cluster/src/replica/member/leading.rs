@@ -66,6 +66,7 @@ impl Leading {
                     Item::Change { id, low_water, change } => {
                         leading.change(id, low_water, &change);
                     }
+                    Item::Fence { fenced, .. } => leading.fence(node, fenced),
                 }
             }
         }
@@ -100,6 +101,31 @@ impl Leading {
         let _ = self.roster.apply(change);
     }
 
+    /// Nothing with this id may be logged behind here.
+    pub(super) fn fence(&mut self, node: &Node, fenced: TransactionId) {
+        let next = self.tail.next();
+        if fences_are_forgotten(node) {
+            self.tail.skip(next);
+        } else {
+            self.tail.fence(next, fenced);
+        }
+    }
+
+    pub(super) fn knows(&self, node: &Node, id: TransactionId) -> Outcome {
+        node.applier.known(&self.tail, id)
+    }
+
+    pub(super) fn may_fence(&self, node: &Node, id: TransactionId) -> bool {
+        node.applier.may_fence(&self.tail, id)
+    }
+
+    /// Adds an item that is in the tail already to the open window.
+    pub(super) fn log(&mut self, now: Ticks, item: &Item<'_>, asked_by: (Identity, TransactionId)) {
+        self.opened(now);
+        self.open.push(item);
+        self.open_requests.push(asked_by);
+    }
+
     fn opened(&mut self, now: Ticks) {
         if self.open.count() == 0 {
             self.open_since = now;
@@ -129,6 +155,7 @@ impl Member {
             Request::Change { low_water, change } => {
                 self.take_change(node, from, term, (id, low_water), &change)
             }
+            Request::Fence(fenced) => self.take_fence(node, from, term, id, fenced),
         };
         if let Err(reason) = refusal {
             self.refuse(node, from, id, term, reason);
@@ -218,7 +245,7 @@ impl Member {
         Ok(())
     }
 
-    fn check_term(&self, node: &Node, term: Term) -> Result<(), RefusalReason> {
+    pub(super) fn check_term(&self, node: &Node, term: Term) -> Result<(), RefusalReason> {
         let leading = self.leading.as_ref().ok_or(RefusalReason::WrongTerm)?;
         assert_eq!(leading.term, self.core.term(), "the tail belongs to another term");
         if term == leading.term || any_term_accepted(node) {
@@ -240,7 +267,7 @@ impl Member {
         }
     }
 
-    fn close_full_window(&mut self, node: &mut Node) {
+    pub(super) fn close_full_window(&mut self, node: &mut Node) {
         let Some(leading) = &self.leading else { return };
         let settings = &node.settings;
         if leading.open.bytes() >= settings.window_bytes
@@ -324,4 +351,14 @@ fn any_term_accepted(_: &Node) -> bool {
 #[cfg(feature = "planted-bugs")]
 fn any_term_accepted(node: &Node) -> bool {
     node.settings.bug == Some(super::super::api::ReplicaBug::AnyTermAccepted)
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+pub(super) fn fences_are_forgotten(_: &Node) -> bool {
+    false
+}
+
+#[cfg(feature = "planted-bugs")]
+pub(super) fn fences_are_forgotten(node: &Node) -> bool {
+    node.settings.bug == Some(super::super::api::ReplicaBug::FenceNotRemembered)
 }

@@ -5,14 +5,15 @@ use std::collections::VecDeque;
 use quorate_consensus::{
     Body, Entry, EntryIndex, Identity, Input as CoreInput, Message, Output as CoreOutput, Role,
 };
-use quorate_engine::{Index, TransactionId, WriteSet};
+use quorate_engine::{Index, WriteSet};
 use quorate_schema::bytes::Malformed;
 
 use super::super::message::PeerMessage;
 use super::super::node::Node;
 use super::super::window::{Item, items};
 use super::Member;
-use super::leading::Leading;
+use super::leading::{Leading, fences_are_forgotten};
+use super::requests::Done;
 use super::transfer::Hold;
 use crate::error::ClusterError;
 
@@ -127,6 +128,7 @@ impl Member {
         }
         self.answer(node, done);
         self.answer_reads(node);
+        self.tell_curious(node);
         self.resolve(node);
         self.compact(node);
     }
@@ -136,7 +138,7 @@ impl Member {
         node: &mut Node,
         entry: &Entry,
         early: bool,
-        done: &mut Vec<(TransactionId, Index)>,
+        done: &mut Vec<Done>,
     ) -> Result<(), Malformed> {
         match &entry.body {
             Body::Noop => Ok(()),
@@ -148,6 +150,7 @@ impl Member {
                 removed.retain(|who| !config.contains(*who));
                 self.farewell.removed(removed.iter().copied());
                 self.tell_removed(node, &removed);
+                self.forget_former_members();
                 // Who has its rank wants nothing more; it would ask again.
                 let farewell = &self.farewell;
                 self.joiners.retain(|joiner, _| {
@@ -173,7 +176,7 @@ impl Member {
         &mut self,
         node: &mut Node,
         item: Item<'_>,
-        done: &mut Vec<(TransactionId, Index)>,
+        done: &mut Vec<Done>,
     ) -> Result<(), Malformed> {
         let index = Index(node.applier.applied().0 + 1);
         match item {
@@ -182,7 +185,7 @@ impl Member {
                 node.applier.apply(index, bytes)?;
                 node.counters.applied += 1;
                 if id.origin == node.identity().incarnation.0 {
-                    done.push((id, index));
+                    done.push((id.sequence, Ok(index)));
                 }
             }
             Item::Stopped(identity) => {
@@ -197,7 +200,19 @@ impl Member {
                 node.applier.note(index, id, low_water);
                 self.change_roster(node, &change);
                 if id.origin == node.identity().incarnation.0 {
-                    done.push((id, index));
+                    done.push((id.sequence, Ok(index)));
+                }
+            }
+            Item::Fence { id, fenced } => {
+                if fences_are_forgotten(node) {
+                    node.applier.skip(index);
+                } else {
+                    node.applier.fence(index, fenced);
+                }
+                let refused = self.fence_applied(node, fenced);
+                done.extend(refused.map(|error| (fenced.sequence, Err(error))));
+                if id.origin == node.identity().incarnation.0 {
+                    done.push((id.sequence, Ok(index)));
                 }
             }
         }

@@ -15,10 +15,12 @@
 //!   wait for it leave (memory mode: at once).
 
 mod admission;
+mod everywhere;
 mod farewell;
 mod leading;
 mod log;
 mod membership;
+mod outcomes;
 mod reach;
 mod reads;
 mod requests;
@@ -38,6 +40,7 @@ use super::roster::Roster;
 use crate::error::ClusterError;
 
 use admission::Joiner;
+use everywhere::Everywhere;
 use farewell::Farewell;
 use leading::Leading;
 use log::Kept;
@@ -65,6 +68,7 @@ pub(super) struct Member {
     transfers: Transfers,
     farewell: Farewell,
     reads: Reads,
+    everywhere: Everywhere,
     /// Since when this node has no quorum or no leader.
     unable_since: Option<Ticks>,
     /// When this node last did what it does from time to time.
@@ -123,6 +127,7 @@ impl Member {
             transfers: Transfers::default(),
             farewell: Farewell::new(stopped),
             reads: Reads::default(),
+            everywhere: Everywhere::default(),
             unable_since: None,
             last_round: node.now,
             announced: Announced::default(),
@@ -173,6 +178,7 @@ impl Member {
         }
         self.expire(node);
         self.expire_reads(node);
+        self.expire_everywhere(node);
         self.close_window_if_due(node);
         self.pump_images(node);
     }
@@ -186,11 +192,13 @@ impl Member {
         self.say_farewell(node);
         self.give_waiting(node);
         self.repeat_old_question(node);
+        self.everywhere.forget_asked();
     }
 
     pub(super) fn link_up(&mut self, node: &mut Node, peer: Identity) {
         self.farewell.linked(peer);
         self.image_link_up(node, peer);
+        self.everywhere.link_up(peer);
         self.drive(node, CoreInput::PeerUp { peer });
         self.repeat_goodbye(node, peer);
     }
@@ -198,6 +206,7 @@ impl Member {
     pub(super) fn link_broke(&mut self, node: &mut Node, peer: Identity) {
         self.joiners.remove(&peer);
         self.reads.link_broke(peer);
+        self.everywhere.link_broke(peer, node.now);
         self.image_link_broke(node, peer);
         self.drive(node, CoreInput::PeerDown { peer });
     }
@@ -236,6 +245,8 @@ impl Member {
             PeerMessage::Removed => self.removed(),
             PeerMessage::Transfer { to } => self.hand_over(node, to),
             PeerMessage::Goodbye => self.farewell.goodbye_from(from),
+            PeerMessage::AskApplied { index } => self.applied_asked(node, from, index),
+            PeerMessage::Applied { index } => self.applied_told(from, index),
             PeerMessage::AskRead { token } => self.read_asked(from, token),
             PeerMessage::ReadIndex { token, index, term } => {
                 self.read_answered(node, token, index, term);
@@ -260,6 +271,7 @@ impl Member {
             self.give_waiting(node);
         }
         self.settle_reads(node);
+        self.settle_everywhere(node);
         self.close_window_if_due(node);
         self.finish(node);
     }
@@ -277,12 +289,15 @@ impl Member {
             || node.ending != super::node::Ending::No
             || !self.farewell.is_quiet()
             || self.wants_rank(node)
-            || self.reads.is_asking();
+            || self.reads.is_asking()
+            || self.everywhere.is_waiting();
         let round = if busy { self.last_round + ROUND_MS } else { NEVER };
         let deadline = node.pending.next_deadline().unwrap_or(NEVER);
         let reads = self.reads.next_deadline().unwrap_or(NEVER);
+        let everywhere = self.everywhere.next_deadline().unwrap_or(NEVER);
         let piece = self.transfers.next_piece_at(node);
-        self.core.next_wakeup().min(window).min(round).min(deadline).min(reads).min(piece)
+        let waits = reads.min(everywhere).min(deadline);
+        self.core.next_wakeup().min(window).min(round).min(waits).min(piece)
     }
 
     fn announce(&mut self, node: &mut Node) {

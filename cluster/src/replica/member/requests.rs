@@ -1,19 +1,30 @@
 //! This node's own transactions: given to the leader, answered by the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use quorate_consensus::{Identity, Term};
-use quorate_engine::{CommitError, Index, Outcome, Submission, TransactionId};
+use quorate_consensus::{Identity, Term, Ticks};
+use quorate_engine::{
+    Acknowledge, CommitError, CommitOptions, Index, Outcome, Submission, TransactionId,
+};
 use quorate_schema::bytes::Writer;
 
 use super::super::message::{PeerMessage, RefusalReason, Request};
 use super::super::node::{Ending, Node};
-use super::super::pending::Freed;
+use super::super::pending::{Ended, Freed, Wish};
 use super::Member;
+
+/// An own request that an applied item settled, by its sequence.
+pub(super) type Done = (u64, Result<Index, CommitError>);
 
 impl Member {
     /// A local transaction asks to be committed.
-    pub(in super::super) fn submit(&mut self, node: &mut Node, submission: &Submission) {
+    pub(in super::super) fn submit(
+        &mut self,
+        node: &mut Node,
+        submission: &Submission,
+        options: CommitOptions,
+    ) {
         let sequence = submission.id.sequence;
         if node.ending != Ending::No {
             return node.complete(sequence, Err(CommitError::Stopped));
@@ -22,11 +33,18 @@ impl Member {
             node.counters.no_quorum += 1;
             return node.complete(sequence, Err(self.no_quorum(node)));
         }
+        if node.applier.outcome(submission.id) == Outcome::NotCommitted {
+            return node.complete(sequence, Err(CommitError::Fenced(submission.id)));
+        }
         let mut writer = Writer::new();
         submission.encode(&mut writer);
-        let deadline = node.now + node.settings.commit_limit_ms;
+        let limit_ms = options.limit.map_or(node.settings.commit_limit_ms, ticks);
+        let wish = Wish {
+            deadline: node.now.saturating_add(limit_ms),
+            everywhere: options.acknowledge == Acknowledge::AllLive,
+        };
         let request = Request::Transaction(Arc::from(writer.finish()));
-        node.pending.insert(sequence, request, deadline);
+        node.pending.insert(sequence, request, wish);
         self.give_waiting(node);
     }
 
@@ -103,6 +121,9 @@ impl Member {
                 CommitError::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
             }
             RefusalReason::Roster(error) => CommitError::Rejected { reason: error.to_string() },
+            RefusalReason::FencesFull => CommitError::Rejected {
+                reason: "too many outcomes of that node are waited for".into(),
+            },
             RefusalReason::Malformed => {
                 CommitError::Rejected { reason: "the leader could not read it".into() }
             }
@@ -110,10 +131,10 @@ impl Member {
         self.settle_request(node, sequence, Err(error));
     }
 
-    /// The entry with these own transactions is applied and visible.
-    pub(super) fn answer(&mut self, node: &mut Node, done: Vec<(TransactionId, Index)>) {
-        for (id, index) in done {
-            self.settle_request(node, id.sequence, Ok(index));
+    /// The entries that settle these own requests are applied and visible.
+    pub(super) fn answer(&mut self, node: &mut Node, done: Vec<Done>) {
+        for (sequence, result) in done {
+            self.settle_request(node, sequence, result);
         }
     }
 
@@ -123,10 +144,13 @@ impl Member {
         sequence: u64,
         result: Result<Index, CommitError>,
     ) {
-        match node.pending.remove(sequence) {
-            Some(false) => node.complete(sequence, result),
-            Some(true) => node.settled(sequence, result.ok()),
-            None => {}
+        match (node.pending.remove(sequence), result) {
+            (Some(Ended { answered: true, .. }), result) => node.settled(sequence, result.ok()),
+            (Some(Ended { wish: Wish { deadline, everywhere: true }, .. }), Ok(index)) => {
+                self.await_everywhere(node, (index, sequence), deadline);
+            }
+            (Some(_), result) => node.complete(sequence, result),
+            (None, _) => {}
         }
     }
 
@@ -134,8 +158,17 @@ impl Member {
     pub(super) fn answer_from_image(&mut self, node: &mut Node) {
         for sequence in node.pending.sequences() {
             let id = node.transaction_id(sequence);
-            if let Outcome::Committed(index) = node.applier.outcome(id) {
-                self.settle_request(node, sequence, Ok(index));
+            let wanted = node.pending.fence(sequence);
+            match node.applier.outcome(wanted.unwrap_or(id)) {
+                Outcome::Unknown => {}
+                _ if wanted.is_some() => {
+                    self.settle_request(node, sequence, Ok(node.applier.applied()));
+                }
+                Outcome::Committed(index) => self.settle_request(node, sequence, Ok(index)),
+                Outcome::NotCommitted => {
+                    self.settle_request(node, sequence, Err(CommitError::Fenced(id)));
+                }
+                Outcome::Forgotten => {}
             }
         }
         self.resolve(node);
@@ -188,7 +221,12 @@ impl Member {
         }
     }
 
-    fn no_quorum(&self, node: &Node) -> CommitError {
+    pub(super) fn no_quorum(&self, node: &Node) -> CommitError {
         CommitError::NoQuorum { reason: self.quorum_reason(node).to_string() }
     }
+}
+
+/// A time limit in ticks; the shortest is one.
+fn ticks(limit: Duration) -> Ticks {
+    Ticks::try_from(limit.as_millis()).unwrap_or(Ticks::MAX).max(1)
 }

@@ -335,6 +335,8 @@ impl Member {
         node.send(from, PeerMessage::Installed { last });
         self.answer_from_image(node);
         self.answer_reads(node);
+        self.tell_curious(node);
+        self.forget_former_members();
     }
 }
 
