@@ -48,7 +48,7 @@ fn sum(nodes: &[Node], count: fn(&Counters) -> u64) -> u64 {
 
 /// Small pieces, about a second and a half of them.
 fn slow(params: ClusterParams) -> ClusterParams {
-    params.with_sync_msg_objects(100).with_sync_rate(400_000).with_log_keep(1)
+    params.with_sync_msg_objects(100).with_sync_rate(400_000)
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_transfer_goes_on_where_its_link_broke() {
 
 #[test]
 fn pieces_hold_no_more_objects_than_they_may() {
-    let few = |params: ClusterParams| params.with_sync_msg_objects(7).with_log_keep(1);
+    let few = |params: ClusterParams| params.with_sync_msg_objects(7);
     let mut cluster = Cluster::start_with(&RANKS, few);
     fill(cluster.db(0), 2_000);
     cluster.kill(2);

@@ -225,7 +225,7 @@ impl Member {
     }
 
     fn compact(&mut self, node: &mut Node) {
-        let hold = self.image_hold(node);
+        let hold = self.log_hold(node);
         let upto = self.kept.beyond(node.settings.log_keep_bytes, hold);
         if let Some(upto) = upto {
             self.drive(node, CoreInput::Compact { upto });

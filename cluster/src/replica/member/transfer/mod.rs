@@ -208,12 +208,24 @@ impl Member {
         });
     }
 
-    /// What must be kept of the log for those who get an image, or just got one.
-    pub(super) fn image_hold(&self, node: &Node) -> Option<Hold> {
+    /// What must be kept of the log for those who get an image, or just got one, and for those who
+    /// follow it and need none.
+    pub(super) fn log_hold(&self, node: &Node) -> Option<Hold> {
+        if !self.is_leading() {
+            return None;
+        }
+        let keep_bytes = node.settings.log_keep_bytes;
         let mut hold = None;
         for (peer, tail) in &self.transfers.tails {
             let matched = self.core.progress(*peer).map_or(EntryIndex(0), |p| p.matched);
-            hold = Some(tail.hold(matched, node.settings.log_keep_bytes).and(hold));
+            hold = Some(tail.hold(matched, keep_bytes).and(hold));
+        }
+        for link in node.links.values() {
+            let progress = self.core.progress(link.identity);
+            if let Some(progress) = progress.filter(|p| p.matched > EntryIndex(0)) {
+                let follower = Hold::of_follower(progress.matched, keep_bytes, node);
+                hold = Some(follower.and(hold));
+            }
         }
         hold
     }

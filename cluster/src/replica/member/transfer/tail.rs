@@ -8,10 +8,14 @@
 
 use quorate_consensus::{EntryIndex, Ticks};
 
+use super::super::super::node::Node;
 use super::sending::KEEP_MS;
 
 /// How often the allowance doubles, at most: a bound on memory.
 const DOUBLINGS_MAX: u32 = 4;
+
+/// So many full windows are kept for every follower that is linked.
+const WINDOWS_UNDER_WAY: usize = 4;
 
 /// What one follower needs of the log, from its image on until the log's usual end reaches it.
 #[derive(Debug)]
@@ -59,6 +63,13 @@ impl Tail {
 }
 
 impl Hold {
+    /// What a linked follower needs that holds everything up to `matched`: a log shorter than what
+    /// is under way to it would make it need an image, again and again.
+    pub(super) fn of_follower(matched: EntryIndex, log_keep_bytes: usize, node: &Node) -> Self {
+        let under_way = node.settings.window_bytes.saturating_mul(WINDOWS_UNDER_WAY);
+        Self { from: matched, limit_bytes: log_keep_bytes.max(under_way) }
+    }
+
     /// Both.
     pub(super) fn and(self, other: Option<Self>) -> Self {
         let Some(other) = other else { return self };
