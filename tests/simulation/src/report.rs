@@ -53,6 +53,10 @@ pub struct Report {
     pub odd_messages: u64,
     /// Images installed.
     pub images: u64,
+    /// Images that never were, because an end crashed, or another leader or image came between.
+    pub images_broken: u64,
+    /// Transfers that went on after their link broke.
+    pub images_resumed: u64,
     /// Joint configurations applied (counted once on each node).
     pub joint_configs: u64,
     /// Nodes that came back with their rank.
@@ -88,6 +92,8 @@ impl Report {
         self.truncations += counters.truncations;
         self.early_commits += counters.early_commits;
         self.images += counters.images_installed;
+        self.images_broken += counters.images_begun - counters.images_installed;
+        self.images_resumed += counters.transfers_resumed;
         self.joint_configs += counters.joint_configs;
         self.leader_changes += counters.elections_won;
     }
@@ -104,8 +110,8 @@ impl Report {
             "conflicts" | "partitions" | "crashes" | "odd_messages" | "cuts" => 100,
             "truncations" | "early_commits_ahead" | "in_doubt" | "no_quorum" | "pauses" => 20,
             "vetoes" | "detaches" => 20,
-            "images" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
-            "resubmissions" | "duplicates" | "repeats" => 5,
+            "images" | "images_broken" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
+            "resubmissions" | "duplicates" | "repeats" | "images_resumed" => 5,
             "in_doubt_committed" => 1,
             _ => 0,
         };
@@ -146,6 +152,8 @@ impl Report {
             ("cuts", &mut self.cuts),
             ("odd_messages", &mut self.odd_messages),
             ("images", &mut self.images),
+            ("images_broken", &mut self.images_broken),
+            ("images_resumed", &mut self.images_resumed),
             ("joint_configs", &mut self.joint_configs),
             ("rejoins", &mut self.rejoins),
         ]

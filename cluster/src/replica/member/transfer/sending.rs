@@ -30,6 +30,9 @@ const ASK_SHIFT_MAX: u32 = 3;
 /// Asked in vain so often, the other end gets a newer image.
 pub(super) const ASKS_MAX: u32 = 10;
 
+/// Asked so often without a better word, the other end is believed to hold less than it did.
+const ASKS_UNTIL_BELIEVED: u32 = 2;
+
 /// A transfer whose link broke goes on if the link is back within this time, ms.
 pub(super) const KEEP_MS: Ticks = 10_000;
 
@@ -189,7 +192,9 @@ impl Sending {
             return Word::Nothing;
         }
         if pieces < self.confirmed {
-            return Word::Forgotten;
+            // A word repeated late looks like that too; one that holds nothing says so only then.
+            let certain = pieces == 0 || self.asked >= ASKS_UNTIL_BELIEVED;
+            return if certain { Word::Forgotten } else { Word::Nothing };
         }
         let resumed = self.awaits_word && pieces > 0;
         if pieces == self.confirmed && !self.awaits_word {

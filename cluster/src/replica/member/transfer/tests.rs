@@ -171,7 +171,7 @@ fn words_that_cannot_be_true_move_nothing() {
     assert_eq!(sending.receiver_holds(0, 1), Word::Nothing, "no news");
     assert_eq!(sending.receiver_holds(2, 1), Word::GoOn { resumed: false });
     assert_eq!(sending.receiver_holds(2, 1), Word::Nothing, "said before");
-    assert_eq!(sending.receiver_holds(1, 1), Word::Forgotten);
+    assert_eq!(sending.receiver_holds(1, 1), Word::Nothing, "an old word again");
     sending.cut(2);
     assert_eq!(sending.receiver_holds(3, 2), Word::Nothing, "an old link's last words");
     sending.linked_again(3);
@@ -188,6 +188,19 @@ fn a_receiver_that_lost_everything_is_found_out_after_a_break() {
     sending.cut(2);
     sending.linked_again(3);
     assert_eq!(sending.receiver_holds(0, 3), Word::Forgotten);
+}
+
+#[test]
+fn a_receiver_that_insists_on_less_than_it_confirmed_is_believed() {
+    let db = database(100);
+    let mut sending = sending(&db.applier());
+    pump(&mut sending, 0);
+    sending.receiver_holds(3, 1);
+    for _ in 0..2 {
+        assert_eq!(sending.receiver_holds(1, 2), Word::Nothing);
+        assert_eq!(sending.due(sending.due_at()), Due::Ask);
+    }
+    assert_eq!(sending.receiver_holds(1, 3), Word::Forgotten);
 }
 
 #[test]
