@@ -106,7 +106,8 @@ pub struct ClusterParams {
     /// How much of the log is kept for nodes that were away, bytes; default 64 MiB. Who needs more
     /// receives the whole state; until it has caught up behind that, as much log as the state is
     /// long is kept for it, or twice this, and the double each time if that was not enough, up to
-    /// the sixteenfold.
+    /// the sixteenfold. For a node that is connected four full windows (`window_bytes`) are kept
+    /// at least.
     pub log_keep_bytes: u64,
     /// Share of the database's connections that may have a commit under way at once, percent;
     /// default 50. The others wait.
