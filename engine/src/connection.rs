@@ -43,8 +43,11 @@ impl Connection {
     /// If the commit ends with `Conflict` or `SnapshotTooOld`, everything is run again on a new
     /// snapshot, after a pause that grows from nothing to a few milliseconds, at most
     /// `transact_attempts` times; then it is [`Error::Exhausted`]. So `body` may run many
-    /// times and must have no other effects. Its own errors roll back and are passed on; so
-    /// are all other errors of the commit.
+    /// times and must have no other effects. Its own errors roll back and are passed on; so are
+    /// all other errors of the commit.
+    ///
+    /// In a cluster, what it uses is reserved for it for a while once it has lost six times: so a
+    /// long transaction gets its turn among short ones.
     pub fn transact<R>(
         &mut self,
         isolation: Isolation,

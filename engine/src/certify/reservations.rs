@@ -31,7 +31,7 @@ use crate::{Isolation, Submission};
 /// Losses after which a loser is taken note of; with the next one it gets its reservation.
 pub(crate) const RESERVE_ATTEMPTS: u16 = 4;
 /// Losers that are known at once.
-const CLAIMS_MAX: usize = 64;
+const CLAIMS_MAX: usize = 16;
 /// What one may reserve: transactions that use more are too long to hold others up for.
 const USES_MAX: usize = 1 << 16;
 /// A reservation lasts for so many runs of the loser.
@@ -91,7 +91,8 @@ impl Reservations {
             return;
         }
         let limit = self.limit;
-        self.claims.retain(|_, claim| claim.holds(now) || now - claim.lost_at <= limit);
+        let is_recent = |claim: &Claim| now.saturating_sub(claim.lost_at) <= limit;
+        self.claims.retain(|_, claim| claim.holds(now) || is_recent(claim));
         let series = series(submission);
         let Some(before) = self.claims.remove(&series) else {
             if self.claims.len() < CLAIMS_MAX {
@@ -99,16 +100,19 @@ impl Reservations {
             }
             return;
         };
-        let period = (now - before.lost_at).max(1);
+        let period = now.saturating_sub(before.lost_at).max(1);
         // One that is in force ends when it would have: nobody is held up by more and more losses.
         let until = match before.holds(now) {
             true => before.until,
-            false => now + period.saturating_mul(PERIODS).min(limit),
+            false => now.saturating_add(period.saturating_mul(PERIODS).min(limit)),
         };
-        let mut claim = Claim { until, ..Claim::noted(now) };
-        claim.reserve(footprint, &submission.reads, submission.isolation);
+        let mut claim = Claim::noted(now);
+        if uses(submission, footprint) <= USES_MAX {
+            claim.until = until;
+            claim.reserve(footprint, &submission.reads, submission.isolation);
+        }
         let taken = |other: &Claim| other.holds(now) && other.overlaps(&claim);
-        if claim.points.len() + claim.ranges.len() > USES_MAX || self.claims.values().any(taken) {
+        if self.claims.values().any(taken) {
             claim = Claim::noted(now);
         }
         self.claims.insert(series, claim);
@@ -117,6 +121,13 @@ impl Reservations {
 
 fn series(submission: &Submission) -> Series {
     (submission.id.origin, submission.series)
+}
+
+/// How much it would take to keep others away.
+fn uses(submission: &Submission, footprint: &Footprint) -> usize {
+    let Footprint { points, dependencies, adders, .. } = footprint;
+    let reads = submission.reads.points.len() + submission.reads.ranges.len();
+    points.len() + dependencies.len() + adders.len() + reads
 }
 
 impl Claim {
@@ -280,7 +291,7 @@ mod tests {
         }
         reservations.lost(&submission(9999, 4), &writes(&[1]), 100_000);
         assert_eq!(reservations.claims.len(), 1, "those that came no more are still known");
-        let many: Vec<u64> = (0..USES_MAX as u64).collect();
+        let many: Vec<u64> = (0..=USES_MAX as u64).collect();
         reservations.lost(&submission(9999, 5), &writes(&many), 100_001);
         assert_eq!(reservations.count(100_001), 0, "too much was reserved");
     }

@@ -86,8 +86,9 @@ impl Transaction<'_> {
     /// Submits the commit and does not wait for its outcome: the handle does. So one thread can
     /// have many commits under way; their order is that of their indexes, not of their submission.
     ///
-    /// It blocks only while as many commits as the cluster's parameters allow are under way. Alone,
-    /// and for local classes, the commit is done when this returns.
+    /// It blocks only while as many commits of this node as the cluster's parameters allow
+    /// (`conn_pool_factor` percent of `max_connections`) are under way. Alone, and for local
+    /// classes, the commit is done when this returns.
     ///
     /// A transaction begun before the outcome is known reads without these writes, and conflicts
     /// with them if it writes the same.
