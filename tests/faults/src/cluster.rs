@@ -42,6 +42,10 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Place>,
+    /// A second process of the last node, elsewhere on the network.
+    twin: Option<Process>,
+    /// The first one, after the second took its place.
+    ousted: Option<Process>,
     relays: Vec<Option<Relay>>,
     lab: Lab,
     options: Options,
@@ -78,9 +82,11 @@ impl Cluster {
             .prefix("quorate-faults-")
             .tempdir()
             .map_err(Trouble::doing("making a directory"))?;
-        let lab = Lab::build(options.nodes)?;
+        let lab = Lab::build(options.nodes + 1)?; // a place for a twin
         let mut cluster = Self {
             nodes: (0..options.nodes).map(|_| Place::default()).collect(),
+            twin: None,
+            ousted: None,
             relays: (0..options.nodes).map(|_| None).collect(),
             lab,
             options,
@@ -168,13 +174,15 @@ impl Cluster {
         (0..self.size()).try_for_each(|node| self.await_done(node).map(|_| ()))
     }
 
-    /// Lets all clients finish and waits until all nodes hold the same state.
+    /// Lets all clients finish and waits until all nodes hold the same state. A process whose place
+    /// another took is killed.
     ///
     /// # Errors
     ///
     /// If they do not come to rest, or their states differ.
     pub fn rest(&mut self) -> Result<Agreement> {
         self.work = None;
+        self.ousted = None;
         for node in 0..self.size() {
             self.send(node, &Command::Rest)?;
         }
@@ -266,6 +274,52 @@ impl Cluster {
     pub fn restart(&mut self, node: usize) -> Result<()> {
         assert!(self.nodes[node].process.is_none(), "node {node} is running");
         self.launch(node)
+    }
+
+    /// Starts a second process of the last node, whose id is the only one that none dials.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start_twin(&mut self) -> Result<()> {
+        let (place, node) = (self.size(), self.size() - 1);
+        self.lab.impersonate(place, node)?;
+        self.twin = Some(self.spawn(node, place)?);
+        Ok(())
+    }
+
+    /// Whether the twin has become a member.
+    ///
+    /// # Errors
+    ///
+    /// If it failed.
+    pub fn is_twin_ready(&mut self) -> Result<bool> {
+        let twin = self.twin.as_mut().ok_or_else(|| Trouble::new("there is no twin"))?;
+        Ok(twin.answer()? == Some(Report::Ready))
+    }
+
+    /// Waits until the twin is a member. From then on it is the last node; the process that was so
+    /// far goes on if it was stopped, and nobody looks after it any more.
+    ///
+    /// # Errors
+    ///
+    /// If the twin does not become a member in time.
+    pub fn await_takeover(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_twin_ready()? {
+            if Instant::now() > deadline {
+                return Err(Trouble::new("the twin did not become a member"));
+            }
+            thread::sleep(STEP);
+        }
+        let node = self.size() - 1;
+        let place = &mut self.nodes[node];
+        self.ousted = std::mem::replace(&mut place.process, self.twin.take());
+        (place.ready, place.stopped) = (true, false);
+        if let Some(work) = self.work.clone() {
+            self.send(node, &Command::Work(work))?;
+        }
+        self.ousted.as_mut().map_or(Ok(()), |process| process.signal(Signal::SIGCONT))
     }
 
     /// Whether the node's process is there.
@@ -381,7 +435,17 @@ impl Cluster {
     }
 
     fn launch(&mut self, node: usize) -> Result<()> {
+        let process = self.spawn(node, node)?;
+        let place = &mut self.nodes[node];
+        place.process = Some(process);
+        (place.ready, place.stopped) = (false, false);
+        Ok(())
+    }
+
+    /// Starts a process of a node at a place of the network.
+    fn spawn(&mut self, node: usize, at: usize) -> Result<Process> {
         let life = self.nodes[node].lives;
+        self.nodes[node].lives += 1;
         let addresses = (0..self.size()).map(|node| format!("{}:{PORT}", lab::address(node)));
         let ahead_s = if self.options.clocks_apart { 3_600 * (1 + 10 * node + life) } else { 0 };
         let setup = Setup {
@@ -397,20 +461,16 @@ impl Cluster {
         };
         let this = std::env::current_exe().map_err(Trouble::doing("finding this program"))?;
         let mut program = if self.options.clocks_apart {
-            let mut program = self.lab.command(node, Path::new("unshare"));
+            let mut program = self.lab.command(at, Path::new("unshare"));
             program.args(["--time", "--monotonic", &ahead_s.to_string(), "--"]).arg(this);
             program
         } else {
-            self.lab.command(node, &this)
+            self.lab.command(at, &this)
         };
         program.arg("node");
         let log = self.directory.path().join(format!("{node}-{life}.log"));
         let log = File::create(log).map_err(Trouble::doing("making a log"))?;
-        let place = &mut self.nodes[node];
-        place.process = Some(Process::start(program, &setup, log)?);
-        place.lives += 1;
-        (place.ready, place.stopped) = (false, false);
-        Ok(())
+        Process::start(program, &setup, log)
     }
 
     fn send(&mut self, node: usize, command: &Command) -> Result<()> {
@@ -484,6 +544,19 @@ impl Cluster {
         }
         text
     }
+}
+
+/// Why nodes cannot have clocks of their own here, if they cannot. Kernels before 6.3 move only
+/// children into a time namespace, and a node is none of `unshare`'s.
+pub fn clocks_unavailable() -> Option<String> {
+    const AHEAD_S: u64 = 36_000;
+    let this = std::env::current_exe().ok()?;
+    let mut program = std::process::Command::new("unshare");
+    program.args(["--time", "--monotonic", &AHEAD_S.to_string(), "--"]).arg(this).arg("clock");
+    let said = program.output().ok().and_then(|output| String::from_utf8(output.stdout).ok());
+    let clock_ns: Option<u64> = said.and_then(|said| said.trim().parse().ok());
+    let is_ahead = |clock_ns: u64| clock_ns > history::now_ns() + AHEAD_S * 500_000_000;
+    (!clock_ns.is_some_and(is_ahead)).then(|| "no time namespaces".to_owned())
 }
 
 fn about(node: usize, trouble: &Trouble) -> Trouble {

@@ -4,10 +4,14 @@
 //! The *gap* is the longest time between two acknowledged commits of one node, the worst of the
 //! surviving nodes, from just before the fault until a few seconds after it. Runs in which nothing
 //! is done are measured in between, in the same cluster and the same way, since a busy machine
-//! makes gaps of its own.
+//! makes gaps of its own. So does the *stall*: how long the conductor itself, which only wanted to
+//! sleep a millisecond at a time, was kept waiting.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Options};
 use crate::history::{End, Operation, now_ns};
@@ -46,6 +50,40 @@ pub struct Row {
     pub fault: Fault,
     /// Gaps in microseconds, sorted.
     pub gaps_us: Vec<u64>,
+    /// The longest stall of the machine meanwhile, microseconds.
+    pub stall_us: u64,
+    /// How many terms began, in all repeats.
+    pub terms: u64,
+}
+
+/// Measures stalls until the last handle is dropped.
+#[derive(Debug)]
+struct Metronome {
+    longest_us: Arc<AtomicU64>,
+}
+
+impl Metronome {
+    const BEAT: Duration = Duration::from_millis(1);
+
+    fn start() -> Self {
+        let longest_us = Arc::new(AtomicU64::new(0));
+        let weak = Arc::downgrade(&longest_us);
+        thread::spawn(move || {
+            let mut last = Instant::now();
+            while let Some(longest_us) = weak.upgrade() {
+                thread::sleep(Self::BEAT);
+                let late = last.elapsed().saturating_sub(Self::BEAT);
+                longest_us.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
+                last = Instant::now();
+            }
+        });
+        Self { longest_us }
+    }
+
+    /// The longest stall since the last call.
+    fn take_us(&self) -> u64 {
+        self.longest_us.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// All kinds, the runs without a fault first.
@@ -120,16 +158,20 @@ pub fn measure(
     mut progress: impl FnMut(&str),
 ) -> Result<Vec<Row>> {
     let options = Options { nodes, commit_limit_ms: 5_000, flaw: None, clocks_apart: false };
-    let mut rows = ALL.map(|fault| Row { fault, gaps_us: Vec::new() });
+    let mut rows = ALL.map(|fault| Row { fault, gaps_us: Vec::new(), stall_us: 0, terms: 0 });
+    let metronome = Metronome::start();
     for repeat in 0..repeats {
         let mut cluster = Cluster::start(options.clone())?;
         let (loads, seed) = (vec![Load::Own; clients], repeat as u64);
         let work = Work { loads, pause_us, keys: 1, seed };
         cluster.work(&work)?;
         for row in &mut rows {
-            let gap_us = repeat_once(&mut cluster, row.fault)?;
-            progress(&format!("{:<17} {:>8.1} ms", row.fault.name(), gap_us as f64 / 1e3));
+            let (gap_us, terms, stall_us) = repeat_once(&mut cluster, row.fault, &metronome)?;
+            let (name, gap, stall) = (row.fault.name(), gap_us as f64 / 1e3, stall_us as f64 / 1e3);
+            progress(&format!("{name:<17} {gap:>8.1} ms, {terms} terms, stalled {stall:>5.1} ms"));
             row.gaps_us.push(gap_us);
+            row.stall_us = row.stall_us.max(stall_us);
+            row.terms += terms;
         }
     }
     for row in &mut rows {
@@ -138,20 +180,28 @@ pub fn measure(
     Ok(rows.to_vec())
 }
 
-fn repeat_once(cluster: &mut Cluster, fault: Fault) -> Result<u64> {
+/// The gap, the terms that began, and the stall.
+fn repeat_once(
+    cluster: &mut Cluster,
+    fault: Fault,
+    metronome: &Metronome,
+) -> Result<(u64, u64, u64)> {
     let leader = cluster.await_leader()?;
     cluster.run_for(BEFORE)?;
     let victim = if fault.hits_leader() { leader } else { (leader + 1) % cluster.size() };
+    let term = cluster.term();
+    metronome.take_us();
     let from = now_ns();
     fault.inflict(cluster, victim)?;
     cluster.run_for(AFTER)?;
     let to = now_ns();
+    let (terms, stall_us) = (cluster.term() - term, metronome.take_us());
     let history = cluster.history()?;
     let spared = (0..cluster.size()).filter(|node| fault == Fault::None || *node != victim);
     let gap_us = spared.map(|node| longest_gap_us(&history, node, from, to)).max().unwrap_or(0);
     cluster.heal()?;
     cluster.run_for(BEFORE)?;
-    Ok(gap_us)
+    Ok((gap_us, terms, stall_us))
 }
 
 /// The longest time without an acknowledgement on a node that overlaps `from` to `to`.
@@ -169,7 +219,8 @@ fn longest_gap_us(history: &[Operation], node: usize, from: u64, to: u64) -> u64
 /// The figures as a table, with the bars; and whether all are met.
 pub fn table(rows: &[Row]) -> (String, bool) {
     let quiet_us = rows.iter().find(|row| row.fault == Fault::None).map_or(0, Row::max_us);
-    let mut text = String::from("write gap, ms      median      min      max   bar\n");
+    let mut text =
+        String::from("write gap, ms      median      min      max  terms  stall   bar\n");
     let mut all_met = true;
     for row in rows {
         let (judged, bar_us, of) = match row.fault.bar_us() {
@@ -182,7 +233,9 @@ pub fn table(rows: &[Row]) -> (String, bool) {
         let ms = |us: u64| us as f64 / 1e3;
         let (median, min, max) = (ms(row.median_us()), ms(row.gaps_us[0]), ms(row.max_us()));
         let name = row.fault.name();
-        write!(text, "{name:<16} {median:>8.1} {min:>8.1} {max:>8.1}").expect("a string");
+        let (terms, stall) = (row.terms, ms(row.stall_us));
+        write!(text, "{name:<16} {median:>8.1} {min:>8.1} {max:>8.1} {terms:>6} {stall:>6.1}")
+            .expect("a string");
         if row.fault != Fault::None {
             let verdict = if met { "met" } else { "MISSED" };
             write!(text, "   {of} <= {:.1}: {verdict}", ms(bar_us)).expect("a string");
@@ -224,7 +277,8 @@ mod tests {
 
     #[test]
     fn bars_are_judged() {
-        let row = |fault, gaps: [u64; 3]| Row { fault, gaps_us: gaps.to_vec() };
+        let row =
+            |fault, gaps: [u64; 3]| Row { fault, gaps_us: gaps.to_vec(), stall_us: 0, terms: 0 };
         let quiet = row(Fault::None, [1_000, 2_000, 3_000]);
         let rows = [
             quiet.clone(),

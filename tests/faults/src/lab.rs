@@ -176,6 +176,17 @@ impl Lab {
         self.filter_all()
     }
 
+    /// Gives a node the address of another one too. Nobody else learns of it, but connections to
+    /// others can be made in its name.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails.
+    pub fn impersonate(&mut self, node: usize, other: usize) -> Result<()> {
+        let wiring = format!("addr add {}/32 dev lo\n", address(other));
+        batch("ip", &self.namespace(node), &wiring)
+    }
+
     /// Takes the wire between the node and the bridge apart, for a relay to be put between the two
     /// interfaces named, which are in the namespace of [`Lab::hub_command`].
     ///

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use quorate_faults::protocol::Flaw;
 use quorate_faults::scenarios::{self, Run, Scenario};
-use quorate_faults::{Trouble, gaps, lab, node, relay};
+use quorate_faults::{Trouble, gaps, history, lab, node, relay};
 
 /// Real node processes on networks of their own, under real faults. Needs root.
 #[derive(Parser)]
@@ -58,6 +58,9 @@ enum Command {
     /// One node, driven over standard input.
     #[command(hide = true)]
     Node,
+    /// Tell the monotonic clock.
+    #[command(hide = true)]
+    Clock,
     /// A relay between two interfaces.
     #[command(hide = true)]
     Relay { one: String, other: String, delay_ms: u64 },
@@ -69,6 +72,10 @@ fn main() -> ExitCode {
         Command::Node => return node::run(),
         Command::Relay { one, other, delay_ms } => {
             return relay::run(&one, &other, Duration::from_millis(delay_ms));
+        }
+        Command::Clock => {
+            println!("{}", history::now_ns());
+            return ExitCode::SUCCESS;
         }
         Command::List => {
             for Scenario { name, what, .. } in scenarios::ALL {
@@ -98,7 +105,9 @@ fn main() -> ExitCode {
             })
         }
         Command::Prove => Ok(prove()),
-        Command::Node | Command::Relay { .. } | Command::List => unreachable!("returned above"),
+        Command::Node | Command::Relay { .. } | Command::Clock | Command::List => {
+            unreachable!("returned above")
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -176,6 +185,10 @@ fn prove() -> bool {
 }
 
 fn run_one(scenario: &Scenario, run: &Run) -> bool {
+    if let Some(why) = scenario.unavailable() {
+        println!("{:<13} SKIPPED: {why}", scenario.name);
+        return true;
+    }
     let begun = Instant::now();
     let result = scenario.run(run);
     let seconds = begun.elapsed().as_secs_f64();

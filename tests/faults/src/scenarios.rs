@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{self, Cluster, Options};
 use crate::history::now_ns;
 use crate::judge::{self, CutOff, Judge, Judged, Violation};
 use crate::nemesis;
@@ -85,6 +85,7 @@ pub const ALL: &[Scenario] = &[
         clocks_apart: true,
         ..Scenario::new("clocks", "clocks hours apart, SIGKILL, SIGSTOP", &[3], 1, clocks)
     },
+    Scenario::new("twins", "two processes of one node", &[3], 0, twins),
     Scenario::new("mix", "faults at random, several at a time", &[3, 5], 1, nemesis::mix),
 ];
 
@@ -104,6 +105,11 @@ impl Scenario {
         run: fn(&mut Stage) -> Result<()>,
     ) -> Self {
         Self { name, what, sizes, terms_min, clocks_apart: false, run }
+    }
+
+    /// Why it cannot be run here, where others can; none if it can.
+    pub fn unavailable(&self) -> Option<String> {
+        if self.clocks_apart { cluster::clocks_unavailable() } else { None }
     }
 
     /// Runs it from start to verdict. The files of a run that was not good are kept, unless it was
@@ -309,9 +315,10 @@ fn chain(stage: &mut Stage) -> Result<()> {
             }
         }
         stage.cluster.run_for(HOLD)?;
-        // Whoever can lead such a cluster, somebody must.
+        // Whoever can lead such a cluster, somebody must, and those next to it must go on.
         let leader = stage.cluster.await_leader()?;
-        stage.hold(&[leader])?;
+        let at = order.iter().position(|node| *node == leader).expect("it is one of them");
+        stage.hold(&order[at.saturating_sub(1)..order.len().min(at + 2)])?;
         stage.heal()?;
     }
     Ok(())
@@ -366,4 +373,24 @@ fn clocks(stage: &mut Stage) -> Result<()> {
     stage.note(format!("killed {leader}, then stopped {follower}"));
     stage.kill_and_restart(leader)?;
     stage.stop_and_resume(follower)
+}
+
+/// A second process under the id of a node that lives changes nothing; when the first falls silent
+/// the second takes its place, and the first, back again, changes nothing any more.
+fn twins(stage: &mut Stage) -> Result<()> {
+    let all = stage.all_but(&[]);
+    let node = stage.cluster.size() - 1;
+    stage.note(format!("a twin of {node}"));
+    stage.cluster.start_twin()?;
+    stage.hold(&all)?;
+    stage.hold(&all)?;
+    if stage.cluster.is_twin_ready()? {
+        return Err(Trouble::new(format!("two processes are node {node} at a time")));
+    }
+    stage.note(format!("stopped {node}"));
+    stage.cluster.stop(node)?;
+    stage.hold(&stage.all_but(&[node]))?;
+    stage.cluster.await_takeover()?;
+    stage.note("the first goes on beside the second");
+    stage.hold(&all)
 }
