@@ -16,6 +16,7 @@
 //!   conflicts; else `begin`, the methods of [`Transaction`], [`Transaction::commit`].
 //! * Reading: [`Transaction::find`], [`Transaction::get`], [`Transaction::cursor`]; by name
 //!   [`Transaction::find_record`], [`Transaction::record`].
+//! * Asking a node from outside, as the `quorate` command does: [`AdminClient`].
 //! * What went wrong: [`Error`], [`CommitError`], [`OpenError`], [`ClusterError`].
 //!
 //! # Example
@@ -77,7 +78,8 @@ pub use quorate_engine::{
 };
 
 pub use quorate_cluster::{
-    ClusterError, ClusterEvent, ClusterMember, ClusterNodeParams, ClusterParams, ClusterStatus,
-    Connection, Database, FreshError, Freshness, ListenerHandle, NodeInfo, OpenError, Options,
-    ParamsError, QuorumReason, RejectReason, WaitingFor,
+    AdminAnswer, AdminClient, AdminClientError, AdminError, AdminRequest, ClusterError,
+    ClusterEvent, ClusterMember, ClusterNodeParams, ClusterParams, ClusterStatus, Connection,
+    Counters, Database, Epoch, FreshError, Freshness, ListenerHandle, NodeId, NodeInfo, OpenError,
+    Options, ParamsError, Phase, QuorumReason, Recovery, RejectReason, Role, WaitingFor,
 };

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod demo;
+mod operator;
 mod output;
 
 use std::process::ExitCode;
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
     };
     match arguments.subcommand {
         Subcommand::Demo(options) => demo::run(&options),
+        Subcommand::Status(options) => operator::status(&options),
+        Subcommand::Member(options) => operator::member(&options),
+        Subcommand::Recover(options) => operator::recover(&options),
         Subcommand::DemoNode => demo::run_node(),
     }
 }

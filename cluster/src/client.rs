@@ -64,8 +64,8 @@ pub enum AdminClientError {
     },
     /// No answer in time.
     #[error(
-        "no answer from {addr} within {waited_ms} ms; what was asked may still happen, look at the \
-         status; while the node is being opened it answers nobody"
+        "no answer from {addr} within {waited_ms} ms; a change asked for may still happen, \
+         look at the status; a node whose listener does not run answers nobody"
     )]
     TimedOut {
         /// Where.
@@ -75,8 +75,8 @@ pub enum AdminClientError {
     },
     /// The connection broke.
     #[error(
-        "the connection to {addr} broke ({kind}); what was asked may still happen, connect again \
-         and look at the status"
+        "the connection to {addr} broke ({kind}); a change that was asked for may still happen, \
+         connect again and look at the status"
     )]
     Broken {
         /// Where.
@@ -149,12 +149,18 @@ impl AdminClient {
         }
     }
 
+    /// How long each call from now on may take.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout.max(Duration::from_millis(1));
+    }
+
     /// The node at the other end.
     pub fn node(&self) -> NodeId {
         self.node
     }
 
-    /// Asks, and blocks until the answer is there, at most as long as `connect` was told. A node
+    /// Asks, and blocks until the answer is there, at most as long as `connect` or
+    /// [`AdminClient::set_timeout`] was told. A node
     /// answers a change within its own `stop_limit_ms`, so it pays to wait longer than that.
     ///
     /// # Errors

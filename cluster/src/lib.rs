@@ -36,6 +36,7 @@ pub use error::{ClusterError, OutcomeError, ParamsError, RejectReason};
 pub use event::{NodeInfo, NotifyCallback, QuorumCallback};
 pub use fresh::{FreshError, Freshness};
 pub use params::{Checked, ClusterNodeParams, ClusterParams, NODES_MAX, RANK_TOTAL_MAX};
+pub use quorate_consensus::{NodeId, Role};
 pub use reason::QuorumReason;
 pub use replica::{ClusterEvent, Counters, Phase};
 pub use status::{ClusterMember, ClusterStatus};

@@ -1,5 +1,7 @@
 //! What goes into a replica and what comes out of it.
 
+use std::fmt;
+
 use quorate_consensus::{Identity, NodeId, Role, Settings, Term, Ticks};
 use quorate_engine::{
     Acknowledged, CommitError, CommitOptions, Index, Outcome, Submission, TransactionId,
@@ -287,6 +289,18 @@ pub enum Phase {
     Stopping,
     /// Over.
     Ended,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Forming => "forming",
+            Phase::Joining => "joining",
+            Phase::Member => "member",
+            Phase::Stopping => "stopping",
+            Phase::Ended => "ended",
+        })
+    }
 }
 
 /// What a node knows of its cluster at this moment.
