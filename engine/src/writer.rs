@@ -119,9 +119,9 @@ impl Writer {
         write_set: &WriteSet<'_>,
     ) -> Result<Vec<Given>, Malformed> {
         let mistakes = self.mistakes();
-        let (next, given) = self.working.apply(dictionary, index, write_set, mistakes)?;
+        let working = Arc::make_mut(&mut self.working);
+        let given = working.apply(dictionary, index, write_set, mistakes)?;
         self.base.observe(index, &write_set.footprint(dictionary));
-        self.working = Arc::new(next);
         Ok(given)
     }
 
@@ -166,12 +166,10 @@ impl Writer {
         let local_index = self.local_base.last().next();
         certify::certify(&self.local_base, &Tail::new(local_index), request, budget)?;
         self.check_replicated_reads(submission, &footprint)?;
-        let (next, given) = self
-            .working
+        let given = Arc::make_mut(&mut self.working)
             .apply_local(dictionary, &write_set)
             .expect("what was certified under this lock fits the root");
         self.local_base.observe(local_index, &footprint);
-        self.working = Arc::new(next);
         Ok(given)
     }
 

@@ -1,4 +1,4 @@
-//! Apply: a write set and a root make the next root. Total, and takes no decision.
+//! Apply: a write set makes a root the next root. Total, and takes no decision.
 //!
 //! The order of steps is fixed, because ids are given out in it and must be equal on all nodes:
 //! 1. changes, in order: deleted places go to the free list, all index keys given up leave;
@@ -6,8 +6,13 @@
 //! 3. images and keys are patched with these numbers, records and index keys go in;
 //! 4. additions, in order, which no index can see.
 //!
-//! What contradicts the root is refused as [`Malformed`]: no correct leader admits it. The next
-//! root is built beside, so a refusal leaves nothing behind.
+//! The root is changed in place, as far as nobody else holds it: of what a published root or a
+//! snapshot shares, `imbl` copies the nodes that change, once until the next is published. That is
+//! most of what a transaction costs, so a root is not cloned for each.
+//!
+//! What contradicts the root is refused as [`Malformed`]: no correct leader admits it. Each change
+//! of a table notes how it is taken back, and a refusal takes all of them back, the last first; so
+//! it leaves nothing behind.
 
 use std::sync::Arc;
 
@@ -39,41 +44,45 @@ pub(crate) struct Mistakes {
 }
 
 impl Root {
-    /// The root after `write_set` of replicated classes at `index`, the one after this root's.
+    /// Applies `write_set` of replicated classes at `index`, the one after this root's. On an
+    /// error the root is as it was.
     pub(crate) fn apply(
-        &self,
+        &mut self,
         dictionary: &Dictionary,
         index: Index,
         write_set: &WriteSet<'_>,
         mistakes: Mistakes,
-    ) -> Result<(Root, Vec<Given>), Malformed> {
+    ) -> Result<Vec<Given>, Malformed> {
         assert_eq!(index, self.index.next(), "applied out of order, after {}", self.index);
         if self.exactly_once.outcome(write_set.id) != Outcome::Unknown {
             return Err(refused("a transaction that was applied before"));
         }
-        let (mut next, given) = Step::new(self, dictionary, index.0, mistakes).run(write_set)?;
-        next.index = index;
-        next.used_bytes = used(self.used_bytes, write_set.byte_delta)?;
+        let used_bytes = used(self.used_bytes, write_set.byte_delta)?;
+        let given = Step::new(self, dictionary, index.0, mistakes).run(write_set)?;
+        self.index = index;
+        self.used_bytes = used_bytes;
         if !mistakes.outcomes_forgotten {
-            next.exactly_once.observe(write_set.id, write_set.low_water, index);
+            self.exactly_once.observe(write_set.id, write_set.low_water, index);
         }
-        Ok((next, given))
+        Ok(given)
     }
 
-    /// The root after `write_set` of local classes.
+    /// Applies `write_set` of local classes. On an error the root is as it was.
     pub(crate) fn apply_local(
-        &self,
+        &mut self,
         dictionary: &Dictionary,
         write_set: &WriteSet<'_>,
-    ) -> Result<(Root, Vec<Given>), Malformed> {
+    ) -> Result<Vec<Given>, Malformed> {
         let local_index = self.local_index.next();
-        let step = Step::new(self, dictionary, local_index.0, Mistakes::default());
-        let (mut next, given) = step.run(write_set)?;
-        next.local_index = local_index;
-        next.used_local_bytes = used(self.used_local_bytes, write_set.byte_delta)?;
+        let used_local_bytes = used(self.used_local_bytes, write_set.byte_delta)?;
         // Local classes are not part of the state that nodes compare.
-        next.digest = self.digest;
-        Ok((next, given))
+        let digest = self.digest;
+        let step = Step::new(self, dictionary, local_index.0, Mistakes::default());
+        let given = step.run(write_set)?;
+        self.digest = digest;
+        self.local_index = local_index;
+        self.used_local_bytes = used_local_bytes;
+        Ok(given)
     }
 }
 
@@ -86,21 +95,75 @@ fn refused(what: &'static str) -> Malformed {
 }
 
 /// One application under way.
-struct Step<'d> {
-    next: Root,
+struct Step<'r, 'd> {
+    root: &'r mut Root,
     dictionary: &'d Dictionary,
     creation: u64,
     mistakes: Mistakes,
     byte_delta: i64,
+    done: Vec<Done>,
 }
 
-impl<'d> Step<'d> {
-    fn new(root: &Root, dictionary: &'d Dictionary, creation: u64, mistakes: Mistakes) -> Self {
+/// One change that was made to a table, with what it takes to take it back.
+enum Done {
+    EntryRemoved {
+        class: ClassId,
+        position: usize,
+        entry: Entry,
+    },
+    EntryAdded {
+        class: ClassId,
+        position: usize,
+        entry: Entry,
+    },
+    RecordRemoved {
+        class: ClassId,
+        id: u64,
+        old: Arc<StoredRecord>,
+    },
+    /// The record that was there before, if any.
+    RecordPut {
+        class: ClassId,
+        id: u64,
+        old: Option<Arc<StoredRecord>>,
+    },
+    PlaceFreed {
+        class: ClassId,
+    },
+    PlaceTaken {
+        class: ClassId,
+        id: u64,
+    },
+    PlaceAdded {
+        class: ClassId,
+    },
+    AutoidGiven {
+        class: ClassId,
+    },
+}
+
+impl<'r, 'd> Step<'r, 'd> {
+    fn new(
+        root: &'r mut Root,
+        dictionary: &'d Dictionary,
+        creation: u64,
+        mistakes: Mistakes,
+    ) -> Self {
         assert!(creation > 0, "0 is the empty database, no transaction");
-        Step { next: root.clone(), dictionary, creation, mistakes, byte_delta: 0 }
+        Step { root, dictionary, creation, mistakes, byte_delta: 0, done: Vec::new() }
     }
 
-    fn run(mut self, write_set: &WriteSet<'_>) -> Result<(Root, Vec<Given>), Malformed> {
+    fn run(mut self, write_set: &WriteSet<'_>) -> Result<Vec<Given>, Malformed> {
+        let digest = self.root.digest;
+        let applied = self.apply(write_set);
+        if applied.is_err() {
+            self.take_back();
+            self.root.digest = digest;
+        }
+        applied
+    }
+
+    fn apply(&mut self, write_set: &WriteSet<'_>) -> Result<Vec<Given>, Malformed> {
         for change in &write_set.changes {
             self.give_up(change)?;
         }
@@ -118,53 +181,87 @@ impl<'d> Step<'d> {
         if self.byte_delta != write_set.byte_delta {
             return Err(refused("a byte delta that is not the sum of its changes"));
         }
-        Ok((self.next, given))
+        Ok(given)
+    }
+
+    /// Takes back every change, the last first.
+    fn take_back(&mut self) {
+        while let Some(done) = self.done.pop() {
+            match done {
+                Done::EntryRemoved { class, position, entry } => {
+                    self.table(class).indexes[position].insert(entry);
+                }
+                Done::EntryAdded { class, position, entry } => {
+                    self.table(class).indexes[position].remove(&entry);
+                }
+                Done::RecordRemoved { class, id, old }
+                | Done::RecordPut { class, id, old: Some(old) } => {
+                    self.table(class).records.insert(id, old);
+                }
+                Done::RecordPut { class, id, old: None } => {
+                    self.table(class).records.remove(&id);
+                }
+                Done::PlaceFreed { class } => drop(self.table(class).free.pop_back()),
+                Done::PlaceTaken { class, id } => {
+                    let oldest_first = self.mistakes.oldest_free_first;
+                    let free = &mut self.table(class).free;
+                    if oldest_first { free.push_front(id) } else { free.push_back(id) }
+                }
+                Done::PlaceAdded { class } => self.table(class).next_id -= 1,
+                Done::AutoidGiven { class } => self.table(class).next_autoid -= 1,
+            }
+        }
     }
 
     /// Step 1 of one change: its keys leave, and if it is a delete, its record.
     fn give_up(&mut self, change: &Change<'_>) -> Result<(), Malformed> {
         let class = self.class(change.class);
-        let table = table(&mut self.next, change.class);
+        let table = table(self.root, change.class);
         let old = match table.records.get(&change.id) {
             Some(old) if old.creation == change.creation => Arc::clone(old),
             _ => return Err(refused("a change of a record that is not there")),
         };
         check_keys(self.dictionary, class, change, &old)?;
         for removed in &change.removed {
-            let place = Place { key: removed.key, id: change.id };
-            let entry = table.indexes[removed.position].remove(&place);
-            assert!(entry.is_some(), "index entry of record {} is missing", change.id);
+            let (place, position) = (Place { key: removed.key, id: change.id }, removed.position);
+            let entry = table.indexes[position].remove(&place);
+            let entry = entry.expect("the record has this key, so its entry is in the index");
+            self.done.push(Done::EntryRemoved { class: class.id, position, entry });
             self.byte_delta -= entry_bytes(removed.key);
         }
         self.byte_delta -= record_bytes(&old.image);
         let mut digest = record_digest(class.id, change.id, old.creation, &old.image);
         if change.image.is_none() {
             table.records.remove(&change.id);
+            self.done.push(Done::RecordRemoved { class: class.id, id: change.id, old });
             let position = table.free.len() as u64;
             digest = digest.wrapping_sub(free_digest(class.id, position, change.id));
             table.free.push_back(change.id);
+            self.done.push(Done::PlaceFreed { class: class.id });
         }
-        self.next.digest = self.next.digest.wrapping_sub(digest);
+        self.root.digest = self.root.digest.wrapping_sub(digest);
         Ok(())
     }
 
     /// Step 2 of one insert.
     fn give_numbers(&mut self, class: ClassId) -> Given {
         let has_autoid = self.class(class).autoid.is_some();
-        let table = Arc::make_mut(&mut self.next.classes[class.0 as usize]);
-        let id = match take_free(&mut table.free, self.mistakes.oldest_free_first) {
-            Some(id) => {
-                let digest = free_digest(class, table.free.len() as u64, id);
-                self.next.digest = self.next.digest.wrapping_sub(digest);
-                id
-            }
-            None => {
-                table.next_id += 1;
-                table.next_id - 1
-            }
-        };
+        let table = table(self.root, class);
+        let taken = take_free(&mut table.free, self.mistakes.oldest_free_first);
+        let id = taken.unwrap_or(table.next_id);
         let autoid = has_autoid.then_some(table.next_autoid);
-        table.next_autoid += u64::from(has_autoid);
+        if has_autoid {
+            table.next_autoid += 1;
+            self.done.push(Done::AutoidGiven { class });
+        }
+        if taken.is_some() {
+            let digest = free_digest(class, table.free.len() as u64, id);
+            self.root.digest = self.root.digest.wrapping_sub(digest);
+            self.done.push(Done::PlaceTaken { class, id });
+        } else {
+            table.next_id += 1;
+            self.done.push(Done::PlaceAdded { class });
+        }
         Given { class, id, creation: self.creation, autoid }
     }
 
@@ -197,7 +294,7 @@ impl<'d> Step<'d> {
     /// Step 4 of one record.
     fn add(&mut self, addition: &Addition) -> Result<(), Malformed> {
         let class = self.class(addition.class);
-        let old = match self.next.class(class.id).records.get(&addition.id) {
+        let old = match self.root.class(class.id).records.get(&addition.id) {
             Some(old) if old.creation == addition.creation => Arc::clone(old),
             _ => return Err(refused("an addition to a record that is not there")),
         };
@@ -205,7 +302,7 @@ impl<'d> Step<'d> {
             .ok_or(refused("an addition to null"))?;
         self.byte_delta -= record_bytes(&old.image);
         let digest = record_digest(class.id, addition.id, old.creation, &old.image);
-        self.next.digest = self.next.digest.wrapping_sub(digest);
+        self.root.digest = self.root.digest.wrapping_sub(digest);
         self.put_record(class.id, addition.id, old.creation, new.image.into());
         Ok(())
     }
@@ -221,21 +318,28 @@ impl<'d> Step<'d> {
     ) -> Result<(), Malformed> {
         let unique = self.class(class).indexes[position].unique && !key.has_null;
         let bytes = patched(&key.bytes, &key.patches, given, autoid);
-        let table = table(&mut self.next, class);
-        if unique && table.ids_of(position, &bytes).next().is_some() {
+        let table = self.table(class);
+        if unique && table.has_key(position, &bytes) {
             return Err(refused("a key that its unique index has already"));
         }
+        let entry = Entry { key: KeyBytes::from(&*bytes), id };
+        table.indexes[position].insert(entry.clone());
         self.byte_delta += entry_bytes(&bytes);
-        table.indexes[position].insert(Entry { key: KeyBytes::from(&*bytes), id });
+        self.done.push(Done::EntryAdded { class, position, entry });
         Ok(())
     }
 
     fn put_record(&mut self, class: ClassId, id: u64, creation: u64, image: Box<[u8]>) {
         self.byte_delta += record_bytes(&image);
         let digest = record_digest(class, id, creation, &image);
-        self.next.digest = self.next.digest.wrapping_add(digest);
+        self.root.digest = self.root.digest.wrapping_add(digest);
         let record = Arc::new(StoredRecord { creation, image });
-        table(&mut self.next, class).records.insert(id, record);
+        let old = self.table(class).records.insert(id, record);
+        self.done.push(Done::RecordPut { class, id, old });
+    }
+
+    fn table(&mut self, class: ClassId) -> &mut ClassTable {
+        table(self.root, class)
     }
 
     fn class(&self, class: ClassId) -> &'d ClassDef {

@@ -79,6 +79,12 @@ impl ClassTable {
         self.indexes[position].range((Bound::Unbounded, high)).next_back()
     }
 
+    /// True if a record has exactly this key.
+    pub(crate) fn has_key(&self, position: usize, key: &[u8]) -> bool {
+        let first = self.entry_from(position, Bound::Included(Place { key, id: 0 }));
+        first.is_some_and(|entry| *entry.key == *key)
+    }
+
     /// The ids of the records that have exactly this key, in order.
     pub(crate) fn ids_of<'a>(
         &'a self,
