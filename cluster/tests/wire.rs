@@ -186,10 +186,10 @@ fn image_id() -> impl Strategy<Value = ImageId> {
 
 fn image_head() -> impl Strategy<Value = ImageHead> {
     let stopped = prop::collection::vec(identity(), 0..4);
-    (1..=u64::MAX >> 1, config(), genesis(), stopped, roster()).prop_map(
-        |(last_term, config, genesis, stopped, roster)| {
+    (1..=u64::MAX >> 1, config(), (genesis(), epoch()), stopped, roster()).prop_map(
+        |(last_term, config, (genesis, epoch), stopped, roster)| {
             let last_term = Term(last_term);
-            ImageHead { last_term, config, genesis, stopped, roster }
+            ImageHead { last_term, config, genesis, epoch, stopped, roster }
         },
     )
 }
@@ -207,7 +207,7 @@ fn piece() -> impl Strategy<Value = ImagePiece> {
 fn message() -> impl Strategy<Value = PeerMessage> {
     let standing = prop_oneof![
         Just(Standing::Blank),
-        genesis().prop_map(Standing::Member),
+        (genesis(), epoch()).prop_map(|(genesis, epoch)| Standing::Member(genesis, epoch)),
         any::<u128>().prop_map(|cluster_id| Standing::Joining { cluster_id }),
     ];
     let change = (any::<u64>(), roster_change())
@@ -354,6 +354,7 @@ fn samples() -> Vec<PeerMessage> {
         last_term: Term(2),
         config,
         genesis: genesis.clone(),
+        epoch: Epoch { counter: 1, bits: 7 },
         stopped: vec![identity],
         roster: Roster::new([("a:1".to_string(), 1)]),
     };
@@ -363,7 +364,7 @@ fn samples() -> Vec<PeerMessage> {
     let request = Request::Transaction(payload);
     vec![
         PeerMessage::Core(Message { term: Term(3), body }),
-        PeerMessage::Standing(Standing::Member(genesis)),
+        PeerMessage::Standing(Standing::Member(genesis, Epoch::default())),
         PeerMessage::Submit { term: Term(3), id, request },
         PeerMessage::Refused { id, term: Term(3), reason: RefusalReason::Conflict },
         PeerMessage::Image(piece),
@@ -438,7 +439,8 @@ fn impossible_values_are_malformed() {
     let member = |node, rank| Member { identity: Identity::new(node, 1), rank };
     let standing = |members: Vec<Member>| {
         let addresses = vec!["a:1".to_string(); members.len()];
-        PeerMessage::Standing(Standing::Member(Genesis { cluster_id: 1, members, addresses }))
+        let genesis = Genesis { cluster_id: 1, members, addresses };
+        PeerMessage::Standing(Standing::Member(genesis, Epoch::default()))
     };
     assert!(!malformed(&standing(vec![member(0, 1), member(1, 0)])));
     assert!(malformed(&standing(vec![])), "nobody");

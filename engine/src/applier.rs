@@ -141,6 +141,25 @@ impl Applier {
         applied + tail.fences(id.origin) < FENCES_MAX
     }
 
+    /// Goes on behind `least` or a little later, and publishes: the same data, in a new count,
+    /// whose beginning is returned. Transactions that began before end with `SnapshotTooOld` if
+    /// they write.
+    ///
+    /// For a cluster that is formed again from this node: what other nodes gave the indexes up to
+    /// there is another history.
+    ///
+    /// # Panics
+    ///
+    /// If `least` is below [`Applier::applied`].
+    pub fn jump(&self, least: Index) -> Index {
+        let shared = &self.database.shared;
+        let mut writer = shared.writer.lock();
+        let index = writer.jump(least);
+        shared.installed.store(index.0, Ordering::Release);
+        shared.visible.store(writer.working().clone());
+        index
+    }
+
     /// Makes everything applied visible, at once.
     pub fn publish(&self) {
         let shared = &self.database.shared;

@@ -130,6 +130,14 @@ impl Writer {
         Arc::make_mut(&mut self.working).index = index;
     }
 
+    /// Goes on behind the next index from `least` at which a generation may end.
+    pub(crate) fn jump(&mut self, least: Index) -> Index {
+        let index = Index(least.0.next_multiple_of(certify::BOUNDARY));
+        self.base.restart(index);
+        Arc::make_mut(&mut self.working).index = index;
+        index
+    }
+
     pub(crate) fn note(&mut self, index: Index, id: TransactionId, low_water: u64) {
         self.skip(index);
         if !self.mistakes().outcomes_forgotten {

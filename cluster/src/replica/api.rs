@@ -134,6 +134,12 @@ pub enum Input {
         token: u64,
         /// What is asked.
         request: AdminRequest,
+        /// An id of this node's, for the log, if the request leads there.
+        id: TransactionId,
+        /// Sequences of this node below this are settled.
+        low_water: u64,
+        /// 64 random bits: of a new epoch, if that is asked for.
+        random: u64,
     },
     /// A node of this cluster is in a greater epoch: its handshake said so, and no link to it is
     /// possible. Told again each time one is tried.
@@ -203,6 +209,13 @@ pub enum Output {
     /// From now on the cluster consists of these nodes, by id; a place that is `None` belonged to
     /// one that was removed. Own place included. Their addresses can be parsed.
     Nodes(Vec<Option<NodeInfo>>),
+    /// The node belongs to a new epoch of its cluster, or forgot what it was: it is somebody else
+    /// from now on. All its links are to be closed, and made anew under this identity. Its data can
+    /// be read as before until it holds the cluster's.
+    Reborn {
+        /// Who it is.
+        identity: Identity,
+    },
     /// The answer to an [`Input::Admin`]; once for each.
     AdminAnswer {
         /// Which.
@@ -252,6 +265,8 @@ pub enum ClusterEvent {
     /// A process claims the id of this node although another one under it is connected and alive
     /// (or the id of this node itself). It is kept out; stop one of the two.
     DuplicateNode(NodeId),
+    /// The cluster was formed again from a survivor: this is its epoch now.
+    EpochChanged(Epoch),
     /// The notify callback was too slow: the oldest waiting events were dropped.
     Lagged {
         /// How many, since the last event delivered.

@@ -14,6 +14,7 @@ use quorate_consensus::{Identity, Member, NodeId, Ticks};
 
 use super::message::{DeclineReason, Genesis, PeerMessage, Standing};
 use super::node::Node;
+use crate::epoch::Epoch;
 use crate::error::ClusterError;
 
 /// What a node without state has said so far.
@@ -40,7 +41,7 @@ pub(super) enum Next {
     /// The node is a member of a cluster that begins like this.
     Start(Genesis),
     /// There is a cluster without this identity: ask it.
-    Join(Genesis),
+    Join(Genesis, Epoch),
     /// Waiting cannot help.
     Fail(ClusterError),
 }
@@ -110,12 +111,13 @@ impl Blank {
                 Next::Fail(ClusterError::NodesDiffer { peer: from.node, node })
             }
             PeerMessage::Removed => Next::Fail(ClusterError::Removed),
-            PeerMessage::Standing(Standing::Member(genesis)) => {
+            PeerMessage::Standing(Standing::Member(genesis, epoch)) => {
                 let identity = node.identity();
-                if genesis.members.iter().any(|member| member.identity == identity) {
+                let named = genesis.members.iter().any(|member| member.identity == identity);
+                if named && epoch == Epoch::default() {
                     Next::Start(genesis)
                 } else {
-                    Next::Join(genesis)
+                    Next::Join(genesis, epoch)
                 }
             }
             _ => Next::Stay,

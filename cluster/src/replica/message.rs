@@ -8,6 +8,7 @@ use quorate_consensus::{
 use quorate_engine::{Index, TransactionId};
 
 use super::roster::{Roster, RosterChange, RosterError};
+use crate::epoch::Epoch;
 
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,8 +113,8 @@ pub enum PeerMessage {
 pub enum Standing {
     /// It has no state and may promise to start a cluster.
     Blank,
-    /// It holds state of the cluster, or its beginning.
-    Member(Genesis),
+    /// It holds state of the cluster, or its beginning, in this epoch.
+    Member(Genesis, Epoch),
     /// It has no state yet, but has asked the cluster with this id for it.
     Joining {
         /// The cluster.
@@ -226,6 +227,8 @@ pub struct ImageHead {
     pub config: Config,
     /// The cluster's beginning.
     pub genesis: Genesis,
+    /// The cluster's epoch.
+    pub epoch: Epoch,
     /// Who has an orderly stop, or a departure, in the log up to there.
     pub stopped: Vec<Identity>,
     /// The roster as of that entry.

@@ -16,6 +16,7 @@
 
 mod api;
 mod blank;
+mod epochs;
 mod member;
 mod message;
 mod node;
@@ -59,6 +60,8 @@ pub struct Replica {
     stage: Stage,
     /// Random bits of which this node makes cluster ids, if it forms one.
     cluster_id_seed: u128,
+    /// How often the node gave up what it was for a newer epoch.
+    rebirths: u32,
 }
 
 enum Stage {
@@ -106,6 +109,7 @@ impl Replica {
             node: Node::new(settings, applier, dictionary, now),
             stage: Stage::Blank(Blank::default()),
             cluster_id_seed,
+            rebirths: 0,
         }
     }
 
@@ -174,9 +178,10 @@ impl Replica {
             Input::Stop => self.begin_end(true),
             Input::Detach => self.begin_end(false),
             Input::Veto { on } => self.veto(on),
-            Input::Admin { token, request } => self.admin(token, &request),
-            // A link to it is refused by the handshake, which is all there is to do.
-            Input::NewerEpoch { .. } => {}
+            Input::Admin { token, request, id, low_water, random } => {
+                self.admin(token, (id.sequence, low_water), request, random);
+            }
+            Input::NewerEpoch { epoch, .. } => self.newer_epoch(epoch),
         }
     }
 
@@ -203,7 +208,7 @@ impl Replica {
         let standing = match &self.stage {
             Stage::Blank(_) | Stage::Ended => Standing::Blank,
             Stage::Joining(joining) => Standing::Joining { cluster_id: joining.genesis.cluster_id },
-            Stage::Member(member) => member.standing(),
+            Stage::Member(member) => member.standing(&self.node),
         };
         self.node.send(peer, PeerMessage::Standing(standing));
         if let Stage::Member(member) = &mut self.stage {
@@ -233,6 +238,12 @@ impl Replica {
             let link = self.node.links.get_mut(&from.node).expect("linked, as just checked");
             link.standing = Some(standing.clone());
         }
+        if let PeerMessage::Standing(Standing::Member(genesis, epoch)) = &message
+            && self.belongs_to(genesis)
+            && self.node.epoch.compare(*epoch) == Some(std::cmp::Ordering::Less)
+        {
+            return self.newer_epoch(*epoch);
+        }
         match &mut self.stage {
             Stage::Blank(blank) => {
                 let next = blank.receive(&mut self.node, from, message);
@@ -259,7 +270,9 @@ impl Replica {
             PeerMessage::Removed => return self.end(Err(ClusterError::Removed)),
             _ => return,
         };
-        if piece.head.as_ref().is_some_and(|head| head.genesis != joining.genesis) {
+        let epoch = self.node.epoch;
+        let is_other = |head: &ImageHead| head.genesis != joining.genesis || head.epoch != epoch;
+        if piece.head.as_deref().is_some_and(is_other) {
             return;
         }
         let received = receive_piece(&mut self.node, &mut joining.receiving, from, piece);
@@ -275,7 +288,7 @@ impl Replica {
     }
 
     fn become_member(&mut self, from: Identity, last: EntryIndex, head: ImageHead) {
-        let ImageHead { last_term, config, genesis, stopped, roster } = head;
+        let ImageHead { last_term, config, genesis, stopped, roster, .. } = head;
         self.node.counters.images_installed += 1;
         let beginning = Beginning { genesis, last, last_term, config, stopped, roster };
         let member = Member::new(&mut self.node, beginning);
@@ -287,7 +300,7 @@ impl Replica {
         match next {
             Next::Stay => {}
             Next::Start(genesis) => self.start(genesis),
-            Next::Join(genesis) => self.join(genesis),
+            Next::Join(genesis, epoch) => self.join(genesis, epoch),
             Next::Fail(error) => self.end(Err(error)),
         }
     }
@@ -307,18 +320,22 @@ impl Replica {
         self.stage = Stage::Member(Box::new(Member::new(&mut self.node, beginning)));
     }
 
-    fn join(&mut self, genesis: Genesis) {
+    fn join(&mut self, genesis: Genesis, epoch: Epoch) {
         let cluster_id = genesis.cluster_id;
-        self.node.output(Output::Stamp { cluster_id, epoch: Epoch::default() });
+        self.node.epoch = epoch;
+        self.node.output(Output::Stamp { cluster_id, epoch });
         self.node.event(ClusterEvent::Joining);
         self.node.broadcast(&PeerMessage::Standing(Standing::Joining { cluster_id }));
         self.node.broadcast(&PeerMessage::Join);
-        let last_asked = self.node.now;
-        let joining = Joining { genesis, unlisted: false, receiving: None, last_asked };
-        self.stage = Stage::Joining(Box::new(joining));
+        self.stage = Stage::Joining(Box::new(Joining::new(genesis, self.node.now)));
     }
 
     fn submit(&mut self, submission: &Submission, options: CommitOptions) {
+        if submission.id.origin != self.node.identity().incarnation.0 {
+            let reason = "the cluster was formed again meanwhile; begin anew".into();
+            let result = Err(CommitError::NoQuorum { reason });
+            return self.node.output(Output::Complete { id: submission.id, result });
+        }
         if let Stage::Member(member) = &mut self.stage {
             return member.submit(&mut self.node, submission, options);
         }
@@ -357,13 +374,30 @@ impl Replica {
         }
     }
 
-    fn admin(&mut self, token: u64, request: &AdminRequest) {
-        let error = match self.stage {
+    fn admin(&mut self, token: u64, id: (u64, u64), request: AdminRequest, random: u64) {
+        let error = match &mut self.stage {
+            Stage::Member(_) if request == AdminRequest::Recover => {
+                self.node.settled(id.0, None);
+                let answer = match self.recover(random) {
+                    Ok(recovery) => AdminAnswer::Recovered(recovery),
+                    Err(error) => AdminAnswer::Refused(error),
+                };
+                return self.node.admin_answer(token, answer);
+            }
+            Stage::Member(member) => return member.operator(&mut self.node, token, id, request),
             Stage::Blank(_) | Stage::Joining(_) => AdminError::NotMember,
-            Stage::Member(_) => AdminError::Unsupported { what: format!("{request:?}") },
             Stage::Ended => AdminError::Stopped,
         };
-        self.node.output(Output::AdminAnswer { token, answer: AdminAnswer::Refused(error) });
+        self.node.settled(id.0, None);
+        self.node.admin_refused(token, error);
+    }
+
+    fn belongs_to(&self, genesis: &Genesis) -> bool {
+        match &self.stage {
+            Stage::Member(member) => member.genesis().cluster_id == genesis.cluster_id,
+            Stage::Joining(joining) => joining.genesis.cluster_id == genesis.cluster_id,
+            Stage::Blank(_) | Stage::Ended => false,
+        }
     }
 
     fn veto(&mut self, on: bool) {
@@ -376,7 +410,7 @@ impl Replica {
     /// The node takes part no longer: nobody is left waiting.
     fn end(&mut self, result: Result<(), ClusterError>) {
         if let Stage::Member(member) = &mut self.stage {
-            member.end_reads(&mut self.node);
+            member.end_reads(&mut self.node, &FreshError::Stopped);
             member.end_everywhere(&mut self.node);
         }
         self.stage = Stage::Ended;
@@ -396,11 +430,13 @@ impl Replica {
             Input::Submit(submission, _) => {
                 self.node.complete(submission.id.sequence, Err(CommitError::Stopped));
             }
-            Input::Admin { token, request } => self.admin(token, &request),
             Input::Fresh { token, .. } => self.node.fresh(token, Err(FreshError::Stopped)),
             Input::Outcome { id, wanted, .. } => {
                 self.node.outcomes.insert(id.sequence, wanted);
                 self.node.complete(id.sequence, Err(CommitError::Stopped));
+            }
+            Input::Admin { token, request, id, low_water, random } => {
+                self.admin(token, (id.sequence, low_water), request, random);
             }
             _ => {}
         }

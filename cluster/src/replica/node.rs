@@ -9,9 +9,12 @@ use quorate_engine::{Acknowledged, Applier, CommitError, Index, Outcome, Transac
 use quorate_schema::Dictionary;
 
 use super::api::{ClusterEvent, Counters, Output, ReplicaSettings};
+use super::member::{Errand, error_of_commit};
 use super::message::{PeerMessage, Standing};
 use super::pending::Pending;
 use super::roster::Roster;
+use crate::admin::{AdminAnswer, AdminError};
+use crate::epoch::Epoch;
 use crate::error::OutcomeError;
 use crate::event::NodeInfo;
 use crate::fresh::FreshError;
@@ -46,6 +49,10 @@ pub(super) struct Node {
     pub(super) pending: Pending,
     /// Which own requests ask for an outcome, and of what.
     pub(super) outcomes: BTreeMap<u64, TransactionId>,
+    /// What operators asked and the log will answer, by sequence.
+    pub(super) errands: BTreeMap<u64, Errand>,
+    /// The cluster's epoch, as far as this node belongs to it.
+    pub(super) epoch: Epoch,
     /// As of the newest entry applied; before there is one, what the own node list says.
     pub(super) roster: Roster,
     pub(super) ending: Ending,
@@ -69,6 +76,8 @@ impl Node {
         let roster = Roster::new(listed.map(|(rank, addr)| (addr.unwrap_or_default(), *rank)));
         Self {
             roster,
+            errands: BTreeMap::new(),
+            epoch: Epoch::default(),
             settings,
             applier,
             dictionary,
@@ -137,8 +146,11 @@ impl Node {
         self.outbox.push(output);
     }
 
-    /// Answers an own request: a transaction, or a question for an outcome.
+    /// Answers an own request: a transaction, an errand, or a question for an outcome.
     pub(super) fn complete(&mut self, sequence: u64, result: Result<Index, CommitError>) {
+        if let Some(errand) = self.errands.remove(&sequence) {
+            return self.complete_errand(&errand, sequence, result);
+        }
         let Some(wanted) = self.outcomes.remove(&sequence) else {
             return self.complete_with(sequence, result.map(Acknowledged::from));
         };
@@ -155,6 +167,33 @@ impl Node {
     ) {
         let id = self.transaction_id(sequence);
         self.outbox.push(Output::Complete { id, result });
+    }
+
+    /// Answers an operator, unless the change is in the log: then its effect is waited for.
+    fn complete_errand(
+        &mut self,
+        errand: &Errand,
+        sequence: u64,
+        result: Result<Index, CommitError>,
+    ) {
+        let in_doubt = matches!(result, Err(CommitError::InDoubt(_)));
+        if let Err(error) = result {
+            let limit_ms = self.settings.commit_limit_ms;
+            self.admin_refused(errand.token, error_of_commit(error, limit_ms));
+        }
+        if !in_doubt {
+            self.settled(sequence, None);
+        }
+    }
+
+    /// Answers an operator.
+    pub(super) fn admin_answer(&mut self, token: u64, answer: AdminAnswer) {
+        self.outbox.push(Output::AdminAnswer { token, answer });
+    }
+
+    /// Tells an operator why not.
+    pub(super) fn admin_refused(&mut self, token: u64, error: AdminError) {
+        self.admin_answer(token, AdminAnswer::Refused(error));
     }
 
     /// An own transaction is committed, applied and visible, and goes on waiting for others.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mio::Token;
 use quorate_consensus::Ticks;
+use quorate_engine::CommitPath;
 
 use super::Runtime;
 use super::shared::Slot;
@@ -58,7 +59,10 @@ impl Runtime {
         let token = requests.next_token;
         requests.next_token += 1;
         requests.waiting.insert(token, (now + requests.limit_ms, reply));
-        self.replica.step(now, Input::Admin { token, request }, &mut self.outputs);
+        let (id, low_water) = self.shared.next_id();
+        let random = self.next_random();
+        let input = Input::Admin { token, request, id, low_water, random };
+        self.replica.step(now, input, &mut self.outputs);
     }
 
     /// An address in a request must be one this node's own parameters would allow.

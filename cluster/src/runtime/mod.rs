@@ -559,6 +559,11 @@ impl Runtime {
                     self.transport().stamp(cluster_id, epoch);
                 }
                 Output::Nodes(nodes) => self.set_nodes(nodes),
+                Output::Reborn { identity } => {
+                    warn!(node = self.own.0, ?identity, "gives up its state for a newer epoch");
+                    self.shared.reborn(identity.incarnation.0);
+                    self.transport().reborn(identity);
+                }
                 Output::AdminAnswer { token, answer } => self.admin_answered(token, answer),
                 Output::EndRefused(error) => self.refuse_detach(&error),
                 Output::Finished(result) => self.finished = Some(result),

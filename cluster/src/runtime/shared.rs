@@ -168,6 +168,8 @@ struct Inbox {
 /// The sequences given out and not settled.
 #[derive(Debug)]
 struct Ids {
+    /// The node's incarnation.
+    origin: u128,
     next: u64,
     unsettled: BTreeSet<u64>,
     /// How those that were in doubt ended, for who asks; the newest ones.
@@ -181,7 +183,6 @@ struct Ids {
 /// waits or not.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    origin: u128,
     inbox: Mutex<Inbox>,
     /// The stage changed.
     changed: Condvar,
@@ -228,12 +229,16 @@ impl Shared {
             last_status: None,
         };
         Arc::new(Self {
-            origin,
             inbox: Mutex::new(inbox),
             changed: Condvar::new(),
             room: Condvar::new(),
             nodes: Mutex::new(nodes),
-            ids: Mutex::new(Ids { next: 1, unsettled: BTreeSet::new(), fates: BTreeMap::new() }),
+            ids: Mutex::new(Ids {
+                origin,
+                next: 1,
+                unsettled: BTreeSet::new(),
+                fates: BTreeMap::new(),
+            }),
             waker,
             limits,
         })
@@ -379,7 +384,16 @@ impl Shared {
 
     /// The id of an own transaction.
     pub(super) fn transaction_id(&self, sequence: u64) -> TransactionId {
-        TransactionId { origin: self.origin, sequence }
+        TransactionId { origin: self.ids.lock().origin, sequence }
+    }
+
+    /// The node is another incarnation from now on; sequences go on. What became of those under
+    /// the old one is the cluster's to say.
+    pub(super) fn reborn(&self, origin: u128) {
+        let mut ids = self.ids.lock();
+        ids.origin = origin;
+        ids.unsettled.clear();
+        ids.fates.clear();
     }
 
     /// A request met its fate, and nobody will ask for it any more.
@@ -400,10 +414,11 @@ impl Shared {
 
     /// How an own transaction that was in doubt ended, if it has.
     pub(crate) fn fate(&self, id: TransactionId) -> Option<Outcome> {
-        if id.origin != self.origin {
+        let ids = self.ids.lock();
+        if id.origin != ids.origin {
             return None;
         }
-        let fate = *self.ids.lock().fates.get(&id.sequence)?;
+        let fate = *ids.fates.get(&id.sequence)?;
         Some(fate.map_or(Outcome::NotCommitted, Outcome::Committed))
     }
 
@@ -603,7 +618,7 @@ impl CommitPath for Shared {
         ids.next += 1;
         ids.unsettled.insert(sequence);
         let low_water = *ids.unsettled.first().expect("the new sequence is in it");
-        (self.transaction_id(sequence), low_water)
+        (TransactionId { origin: ids.origin, sequence }, low_water)
     }
 }
 

@@ -10,7 +10,7 @@
 //!   side has: then it may be right.
 
 use mio::Token;
-use quorate_consensus::{NodeId, Ticks};
+use quorate_consensus::{Identity, NodeId, Ticks};
 use tracing::{debug, error, info, warn};
 
 use super::connection::{Ended, State};
@@ -104,6 +104,17 @@ impl Transport {
     /// The last refusal in the handshake with each node that is not connected.
     pub(crate) fn refusal(&self, node: NodeId) -> Option<RejectReason> {
         self.links.get(node.0 as usize).and_then(|link| link.refusal)
+    }
+
+    /// From now on this node is another incarnation: all links are made anew.
+    pub(crate) fn reborn(&mut self, identity: Identity) {
+        assert_eq!(identity.node, self.settings.card.identity.node, "a node keeps its id");
+        self.settings.card.identity = identity;
+        for node in (0..self.links.len() as u32).map(NodeId) {
+            if !self.links[node.0 as usize].is_idle() {
+                self.break_link(node, &Ended::OtherLife);
+            }
+        }
     }
 
     /// Makes room for a link.

@@ -15,6 +15,7 @@ use quorate_schema::bytes::{Malformed, Reader, Writer};
 
 use super::core;
 use super::frame::FrameWriter;
+use crate::epoch::Epoch;
 use crate::params::NODES_MAX;
 use crate::replica::{
     DeclineReason, Genesis, ImageHead, ImageId, ImagePiece, PeerMessage, RefusalReason, Request,
@@ -51,7 +52,7 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
         }
         PeerMessage::Declined { reason } => {
             frame.writer().u8(5);
-            encode_decline(reason, frame.writer());
+            encode_decline(*reason, frame.writer());
         }
         PeerMessage::Join => frame.writer().u8(6),
         PeerMessage::Leave => frame.writer().u8(7),
@@ -166,7 +167,7 @@ fn encode_numbers(kind: u8, numbers: &[u64], frame: &mut FrameWriter) {
     }
 }
 
-fn encode_decline(reason: &DeclineReason, writer: &mut Writer) {
+fn encode_decline(reason: DeclineReason, writer: &mut Writer) {
     match reason {
         DeclineReason::NodesDiffer { node } => {
             writer.u8(1);
@@ -179,9 +180,10 @@ fn encode_decline(reason: &DeclineReason, writer: &mut Writer) {
 fn encode_standing(standing: &Standing, writer: &mut Writer) {
     match standing {
         Standing::Blank => writer.u8(0),
-        Standing::Member(genesis) => {
+        Standing::Member(genesis, epoch) => {
             writer.u8(1);
             encode_genesis(genesis, writer);
+            encode_epoch(*epoch, writer);
         }
         Standing::Joining { cluster_id } => {
             writer.u8(2);
@@ -193,10 +195,19 @@ fn encode_standing(standing: &Standing, writer: &mut Writer) {
 fn decode_standing(reader: &mut Reader<'_>) -> Result<Standing, Malformed> {
     Ok(match reader.u8()? {
         0 => Standing::Blank,
-        1 => Standing::Member(decode_genesis(reader)?),
+        1 => Standing::Member(decode_genesis(reader)?, decode_epoch(reader)?),
         2 => Standing::Joining { cluster_id: reader.u128()? },
         _ => return Err(reader.malformed("no such standing")),
     })
+}
+
+fn encode_epoch(epoch: Epoch, writer: &mut Writer) {
+    writer.u64(epoch.counter);
+    writer.u64(epoch.bits);
+}
+
+fn decode_epoch(reader: &mut Reader<'_>) -> Result<Epoch, Malformed> {
+    Ok(Epoch { counter: reader.u64()?, bits: reader.u64()? })
 }
 
 fn encode_genesis(genesis: &Genesis, writer: &mut Writer) {
@@ -357,6 +368,7 @@ fn encode_head(head: &ImageHead, writer: &mut Writer) {
     writer.u64(head.last_term.0);
     core::encode_config(&head.config, writer);
     encode_genesis(&head.genesis, writer);
+    encode_epoch(head.epoch, writer);
     writer.u32(head.stopped.len() as u32);
     for identity in &head.stopped {
         encode_identity(identity, writer);
@@ -387,6 +399,7 @@ fn decode_head(reader: &mut Reader<'_>) -> Result<ImageHead, Malformed> {
     let last_term = Term(reader.u64()?);
     let config = core::decode_config(reader)?;
     let genesis = decode_genesis(reader)?;
+    let epoch = decode_epoch(reader)?;
     let count = reader.count(IDENTITY_BYTES)?;
     let mut stopped = Vec::with_capacity(count);
     for _ in 0..count {
@@ -396,5 +409,5 @@ fn decode_head(reader: &mut Reader<'_>) -> Result<ImageHead, Malformed> {
     if !COUNTED.contains(&last_term.0) {
         return Err(reader.malformed("numbers of an image"));
     }
-    Ok(ImageHead { last_term, config, genesis, stopped, roster })
+    Ok(ImageHead { last_term, config, genesis, epoch, stopped, roster })
 }

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use quorate_cluster::replica::{Input, Output, PeerMessage, Replica, ReplicaSettings};
-use quorate_cluster::{ClusterEvent, FreshError, Freshness, OutcomeError};
+use quorate_cluster::{
+    AdminAnswer, AdminRequest, ClusterError, ClusterEvent, FreshError, Freshness, NodeInfo,
+    OutcomeError,
+};
 use quorate_consensus::{Identity, Role, Settings};
 use quorate_engine::{
     Access, Acknowledged, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket,
@@ -17,7 +20,7 @@ use quorate_schema::{Dictionary, Value};
 /// A commit path that keeps the submission instead of waiting for its outcome.
 #[derive(Default)]
 struct Capture {
-    origin: u128,
+    origin: Mutex<u128>,
     sequence: AtomicU64,
     taken: Mutex<Option<Submission>>,
 }
@@ -39,7 +42,7 @@ impl CommitPath for Capture {
 
     fn next_id(&self) -> (TransactionId, u64) {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        (TransactionId { origin: self.origin, sequence }, 1)
+        (TransactionId { origin: *self.origin.lock().unwrap(), sequence }, 1)
     }
 }
 
@@ -61,6 +64,12 @@ pub struct MiniNode {
     /// What its readers heard, by token.
     pub fresh: BTreeMap<u64, Result<Index, FreshError>>,
     pub events: Vec<ClusterEvent>,
+    /// What operators heard, by token.
+    pub answers: BTreeMap<u64, AdminAnswer>,
+    /// The nodes it was last told to look for.
+    pub listed: Vec<Option<NodeInfo>>,
+    /// How it ended.
+    pub finished: Option<Result<(), ClusterError>>,
     next_token: u64,
 }
 
@@ -112,7 +121,8 @@ impl MiniNode {
             class Fact { string name; unique hash<name> by_name; };";
         let dictionary = Dictionary::parse(ddl).unwrap();
         let identity = settings.identity;
-        let path = Arc::new(Capture { origin: identity.incarnation.0, ..Capture::default() });
+        let origin = Mutex::new(identity.incarnation.0);
+        let path = Arc::new(Capture { origin, ..Capture::default() });
         let params = DatabaseParams::default();
         let database =
             Database::open_with("mini", dictionary.clone(), params, path.clone()).unwrap();
@@ -130,6 +140,9 @@ impl MiniNode {
             settled: BTreeMap::new(),
             fresh: BTreeMap::new(),
             events: Vec::new(),
+            answers: BTreeMap::new(),
+            listed: Vec::new(),
+            finished: None,
             next_token: 0,
         }
     }
@@ -181,6 +194,39 @@ impl Mini {
             let peer = self.nodes[that].identity;
             self.step(this, Input::PeerDown { peer });
         }
+    }
+
+    /// Starts a process under this id: the next one, or that of one that is replaced. It is not
+    /// linked to anybody.
+    pub fn boot(&mut self, settings: ReplicaSettings) {
+        let id = settings.identity.node.0 as usize;
+        self.flying.retain(|flying| flying.from != id && flying.to != id);
+        let node = MiniNode::new(settings);
+        if id == self.nodes.len() {
+            self.nodes.push(node);
+            return;
+        }
+        let old = std::mem::replace(&mut self.nodes[id], node).identity;
+        for other in (0..self.nodes.len()).filter(|other| *other != id) {
+            self.step(other, Input::PeerDown { peer: old });
+        }
+    }
+
+    /// An operator asks a node; names its answer.
+    pub fn operate(&mut self, node: usize, request: AdminRequest) -> u64 {
+        self.nodes[node].next_token += 1;
+        let token = self.nodes[node].next_token;
+        let (id, low_water) = self.nodes[node].path.next_id();
+        let random = token + 1_000;
+        self.step(node, Input::Admin { token, request, id, low_water, random });
+        token
+    }
+
+    /// An operator asks a node and waits for the answer.
+    pub fn operate_now(&mut self, node: usize, request: AdminRequest) -> AdminAnswer {
+        let token = self.operate(node, request);
+        self.run_until("an answer", |mini| mini.nodes[node].answers.contains_key(&token));
+        self.nodes[node].answers[&token].clone()
     }
 
     /// From now on these messages wait, but for those that no longer do.
@@ -341,6 +387,16 @@ impl Mini {
                     assert!(before.is_none(), "reader {token} was answered twice");
                 }
                 Output::Event(event) => this.events.push(event),
+                Output::Nodes(nodes) => this.listed = nodes,
+                Output::Finished(result) => this.finished = Some(result),
+                Output::AdminAnswer { token, answer } => {
+                    let before = this.answers.insert(token, answer);
+                    assert!(before.is_none(), "operator {token} was answered twice");
+                }
+                Output::Reborn { identity } => {
+                    this.identity = identity;
+                    *this.path.origin.lock().unwrap() = identity.incarnation.0;
+                }
                 _ => {}
             }
         }

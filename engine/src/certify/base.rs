@@ -152,6 +152,15 @@ impl Base {
         }
     }
 
+    /// Forgets everything and goes on behind `index`: what began before cannot be certified any
+    /// more.
+    pub(crate) fn restart(&mut self, index: Index) {
+        assert!(index >= self.last, "a restart at {index}, before {}", self.last);
+        assert!(index.0.is_multiple_of(BOUNDARY), "a restart at {index}, where no generation ends");
+        let open = Open { start: index, ..Open::default() };
+        *self = Base { last: index, open, ..Base::new(self.limit_bytes) };
+    }
+
     /// True if `point` was written after `snapshot`, which is not below the floor.
     pub(crate) fn written_after(&self, point: u64, snapshot: Index) -> bool {
         self.open.points.get(&point).is_some_and(|last| *last > snapshot)

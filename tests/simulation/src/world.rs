@@ -472,6 +472,7 @@ impl World {
                 Ok(())
             }
             Output::Stamp { .. }
+            | Output::Reborn { .. }
             | Output::Nodes(_)
             | Output::AdminAnswer { .. }
             | Output::Fresh { .. }

@@ -69,7 +69,7 @@ impl Member {
 
     /// A learner that asked gets the state first, then its rank.
     fn bring_up(&mut self, node: &mut Node, joiner: Identity, config: Vec<ConfigMember>) {
-        let holds_state = matches!(node.standing(joiner), Some(Standing::Member(_)));
+        let holds_state = matches!(node.standing(joiner), Some(Standing::Member(..)));
         if !holds_state {
             self.start_image(node, joiner);
             return;
@@ -113,7 +113,7 @@ impl Member {
     pub(super) fn ask_for_rank(&mut self, node: &mut Node) {
         if self.wants_rank(node) {
             // The leader must know that the state is here; what said so before may be lost.
-            node.broadcast(&PeerMessage::Standing(self.standing()));
+            node.broadcast(&PeerMessage::Standing(self.standing(node)));
             node.broadcast(&PeerMessage::Join);
         }
     }

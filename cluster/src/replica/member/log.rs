@@ -133,6 +133,12 @@ impl Member {
         self.compact(node);
     }
 
+    /// Takes everything in the log for committed: a new epoch begins with it.
+    pub(in super::super) fn apply_whole_log(&mut self, node: &mut Node) {
+        let (last, _) = self.core.last();
+        self.apply(node, last, false);
+    }
+
     fn apply_entry(
         &mut self,
         node: &mut Node,

@@ -30,7 +30,7 @@ impl Member {
         self.roster_changed(node);
     }
 
-    fn roster_changed(&mut self, node: &mut Node) {
+    pub(super) fn roster_changed(&mut self, node: &mut Node) {
         self.list_nodes(node);
         let removed = |identity: &Identity| node.roster.is_removed(identity.node);
         self.joiners.retain(|joiner, _| !removed(joiner));

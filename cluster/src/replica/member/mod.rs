@@ -20,6 +20,7 @@ mod farewell;
 mod leading;
 mod log;
 mod membership;
+mod operators;
 mod outcomes;
 mod reach;
 mod reads;
@@ -44,6 +45,8 @@ use everywhere::Everywhere;
 use farewell::Farewell;
 use leading::Leading;
 use log::Kept;
+use operators::{Effect, Handover};
+pub(super) use operators::{Errand, error_of_commit};
 use reads::Reads;
 use transfer::Transfers;
 pub(super) use transfer::{ReceivedImage, Receiving, receive_piece};
@@ -74,6 +77,9 @@ pub(super) struct Member {
     /// When this node last did what it does from time to time.
     last_round: Ticks,
     announced: Announced,
+    /// What operators wait for.
+    effects: Vec<Effect>,
+    handover: Option<Handover>,
     /// Waiting requests may find a leader now.
     eager: bool,
     /// The node ends like this.
@@ -131,10 +137,13 @@ impl Member {
             unable_since: None,
             last_round: node.now,
             announced: Announced::default(),
+            effects: Vec::new(),
+            handover: None,
             eager: false,
             end: None,
         };
-        member.adopt_roster(node, roster);
+        node.roster = roster;
+        member.roster_changed(node);
         member.note_end();
         if node.vetoed {
             member.drive(node, CoreInput::Veto { on: true });
@@ -144,12 +153,26 @@ impl Member {
             member.drive(node, CoreInput::PeerUp { peer });
         }
         member.announce(node);
-        node.broadcast(&PeerMessage::Standing(member.standing()));
+        node.broadcast(&PeerMessage::Standing(member.standing(node)));
         member
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        Standing::Member(self.genesis.clone())
+    pub(super) fn standing(&self, node: &Node) -> Standing {
+        Standing::Member(self.genesis.clone(), node.epoch)
+    }
+
+    pub(super) fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// Where the applied log ends, and whose it is.
+    pub(super) fn position(&self) -> (Genesis, EntryIndex, Term) {
+        (self.genesis.clone(), self.applied_entry, self.core.term())
+    }
+
+    /// True if this node and those it is connected to are a quorum.
+    pub(super) fn has_quorum(&self) -> bool {
+        self.core.connected_quorum()
     }
 
     pub(super) fn core(&self) -> &Core {
@@ -193,6 +216,8 @@ impl Member {
         self.give_waiting(node);
         self.repeat_old_question(node);
         self.everywhere.forget_asked();
+        self.note_effects(node);
+        self.note_handover(node);
     }
 
     pub(super) fn link_up(&mut self, node: &mut Node, peer: Identity) {
@@ -221,7 +246,7 @@ impl Member {
             PeerMessage::Core(message) => self.drive(node, CoreInput::Receive { from, message }),
             PeerMessage::Standing(Standing::Blank) => {
                 // It did not hear, or began anew: it starts or joins by what it hears now.
-                node.send(from, PeerMessage::Standing(self.standing()));
+                node.send(from, PeerMessage::Standing(self.standing(node)));
             }
             PeerMessage::Standing(_) => self.admit(node),
             PeerMessage::Join => {
@@ -252,7 +277,7 @@ impl Member {
                 self.read_answered(node, token, index, term);
             }
             // A member neither forms nor promises; the sender learns that from its standing.
-            PeerMessage::Form(_) => node.send(from, PeerMessage::Standing(self.standing())),
+            PeerMessage::Form(_) => node.send(from, PeerMessage::Standing(self.standing(node))),
             PeerMessage::Promised { .. } | PeerMessage::Declined { .. } => {}
         }
     }
@@ -290,7 +315,8 @@ impl Member {
             || !self.farewell.is_quiet()
             || self.wants_rank(node)
             || self.reads.is_asking()
-            || self.everywhere.is_waiting();
+            || self.everywhere.is_waiting()
+            || self.has_errands();
         let round = if busy { self.last_round + ROUND_MS } else { NEVER };
         let deadline = node.pending.next_deadline().unwrap_or(NEVER);
         let reads = self.reads.next_deadline().unwrap_or(NEVER);

@@ -390,9 +390,9 @@ impl Member {
     }
 
     /// The node ends: nobody is left waiting.
-    pub(in super::super) fn end_reads(&mut self, node: &mut Node) {
+    pub(in super::super) fn end_reads(&mut self, node: &mut Node, error: &FreshError) {
         for token in self.reads.take_all() {
-            node.fresh(token, Err(FreshError::Stopped));
+            node.fresh(token, Err(error.clone()));
         }
     }
 }

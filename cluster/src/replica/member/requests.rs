@@ -120,10 +120,10 @@ impl Member {
             RefusalReason::SegmentFull { used_bytes, needed_bytes, allowed_bytes } => {
                 CommitError::SegmentFull { used_bytes, needed_bytes, allowed_bytes }
             }
-            RefusalReason::Roster(error) => CommitError::Rejected { reason: error.to_string() },
             RefusalReason::FencesFull => CommitError::Rejected {
                 reason: "too many outcomes of that node are waited for".into(),
             },
+            RefusalReason::Roster(error) => return self.roster_refused(node, sequence, error),
             RefusalReason::Malformed => {
                 CommitError::Rejected { reason: "the leader could not read it".into() }
             }
@@ -144,7 +144,13 @@ impl Member {
         sequence: u64,
         result: Result<Index, CommitError>,
     ) {
-        match (node.pending.remove(sequence), result) {
+        let ended = node.pending.remove(sequence);
+        if let (Some(Ended { answered: false, .. }), Ok(index)) = (&ended, &result)
+            && let Some(errand) = node.errands.get(&sequence).cloned()
+        {
+            self.errand_done(node, errand, *index);
+        }
+        match (ended, result) {
             (Some(Ended { answered: true, .. }), result) => node.settled(sequence, result.ok()),
             (Some(Ended { wish: Wish { deadline, everywhere: true }, .. }), Ok(index)) => {
                 self.await_everywhere(node, (index, sequence), deadline);

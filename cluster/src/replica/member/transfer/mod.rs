@@ -119,6 +119,7 @@ impl Member {
             last_term: self.applied_term,
             config: self.applied_config.clone(),
             genesis: self.genesis.clone(),
+            epoch: node.epoch,
             stopped: self.farewell.in_log(),
             roster: node.roster.clone(),
         };
@@ -294,8 +295,9 @@ impl Member {
         if self.transfers.sending.get(&from).is_some_and(|sending| sending.id().last == last) {
             self.transfers.sending.remove(&from);
         }
+        let standing = self.standing(node);
         if let Some(link) = node.links.get_mut(&from.node) {
-            link.standing = Some(self.standing()); // its own word for it may be lost
+            link.standing = Some(standing); // its own word for it may be lost
         }
         self.drive(node, CoreInput::ImageSent { to: from, last });
         self.admit(node);

@@ -42,6 +42,7 @@ fn sending(applier: &Applier) -> Sending {
         last_term: Term(1),
         config: Config { current: members.clone(), next: None },
         genesis: Genesis { cluster_id: 1, members, addresses: vec!["a:1".into()] },
+        epoch: crate::epoch::Epoch::default(),
         stopped: Vec::new(),
         roster: Roster::new([]),
     };

@@ -1,0 +1,305 @@
+//! Members added, removed and ranked anew, leaders handed over, a cluster formed again from a
+//! survivor: replicas in one thread, a network in the test's hands.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use quorate_cluster::replica::{Input, Phase};
+use quorate_cluster::{AdminAnswer, AdminError, AdminRequest, ClusterError, ClusterEvent};
+use quorate_consensus::{Identity, NodeId};
+use quorate_engine::CommitError;
+use support::mini::{Mini, settings};
+
+/// The ranks in the configuration in force at a node, by node id.
+fn ranks(mini: &Mini, node: usize) -> Vec<(u32, u32)> {
+    let config = mini.nodes[node].replica.core().unwrap().config().clone();
+    assert!(config.next.is_none(), "{config:?}");
+    config.current.iter().map(|member| (member.identity.node.0, member.rank)).collect()
+}
+
+fn ready(mini: &Mini, node: usize) -> bool {
+    mini.nodes[node].replica.status().ready
+}
+
+fn add(addr: &str, rank: u32) -> AdminRequest {
+    AdminRequest::AddNode { addr: addr.into(), rank }
+}
+
+fn set_rank(node: u32, rank: u32) -> AdminRequest {
+    AdminRequest::SetRank { node: NodeId(node), rank }
+}
+
+fn remove(node: usize) -> AdminRequest {
+    AdminRequest::RemoveNode { node: NodeId(node as u32) }
+}
+
+fn changed(answer: &AdminAnswer) -> u32 {
+    match answer {
+        AdminAnswer::Changed { node, .. } => node.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(answer: AdminAnswer) -> AdminError {
+    match answer {
+        AdminAnswer::Refused(error) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Adds a fourth node to three and starts it.
+fn four() -> Mini {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let asked = (mini.leader().unwrap() + 1) % 3;
+    assert_eq!(changed(&mini.operate_now(asked, add("fourth:1", 2))), 3);
+    mini.boot(settings(3, &[1, 1, 1, 2]));
+    (0..3).for_each(|node| mini.link(3, node));
+    mini.run_until("the fourth", |mini| ready(mini, 3));
+    mini
+}
+
+#[test]
+fn a_node_is_added_gets_the_state_and_its_rank() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    mini.commit(0, "before");
+    let leader = mini.leader().unwrap();
+    let asked = (leader + 1) % 3;
+    assert_eq!(changed(&mini.operate_now(asked, add("fourth:1", 2))), 3);
+    mini.run(100);
+    for node in 0..3 {
+        let listed = mini.nodes[node].listed[3].as_ref().expect("all know where to look");
+        assert_eq!((listed.addr.as_str(), listed.qrank), ("fourth:1", 2));
+        assert_eq!(ranks(&mini, node), [(0, 1), (1, 1), (2, 1)], "it is not there yet");
+    }
+    mini.boot(settings(3, &[1, 1, 1, 2]));
+    (0..3).for_each(|node| mini.link(3, node));
+    mini.run_until("the fourth", |mini| ready(mini, 3));
+    mini.run(100);
+    for node in 0..4 {
+        assert_eq!(ranks(&mini, node), [(0, 1), (1, 1), (2, 1), (3, 2)]);
+    }
+    assert!(mini.nodes[3].knows("before"));
+    mini.commit(3, "by the fourth");
+    mini.run(100);
+    assert!((0..4).all(|node| mini.nodes[node].knows("by the fourth")));
+}
+
+#[test]
+fn who_is_not_listed_is_not_taken_in_until_it_is() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    mini.boot(settings(3, &[1, 1, 1, 1]));
+    (0..3).for_each(|node| mini.link(3, node));
+    mini.run(1_000);
+    assert_eq!(mini.nodes[3].replica.phase(), Phase::Joining);
+    let waiting = mini.nodes[3].replica.status().waiting_for;
+    assert!(waiting[0].1.contains("add it there first"), "{waiting:?}");
+    let leader = mini.leader().unwrap();
+    assert_eq!(changed(&mini.operate_now(leader, add("fourth:1", 1))), 3);
+    mini.run_until("it is taken in", |mini| ready(mini, 3));
+}
+
+#[test]
+fn a_removed_follower_hears_of_it_and_the_others_go_on() {
+    let mut mini = four();
+    let leader = mini.leader().unwrap();
+    let gone = (0..4).find(|node| *node != leader).unwrap();
+    changed(&mini.operate_now(leader, remove(gone)));
+    assert!(ranks(&mini, leader).iter().all(|(node, _)| *node != gone as u32));
+    mini.run(100);
+    assert_eq!(mini.nodes[gone].finished, Some(Err(ClusterError::Removed)));
+    mini.commit(leader, "without it");
+    // It comes back under its old id, and is told at once.
+    let mut again = settings(gone as u32, &[1, 1, 1, 2]);
+    again.identity = Identity::new(gone as u32, 999);
+    mini.boot(again);
+    mini.link(gone, leader);
+    mini.run(500);
+    assert_eq!(mini.nodes[gone].finished, Some(Err(ClusterError::Removed)));
+}
+
+#[test]
+fn a_leader_that_is_removed_hands_over_and_ends() {
+    let mut mini = four();
+    let old = mini.leader().unwrap();
+    let asked = (0..4).find(|node| *node != old).unwrap();
+    changed(&mini.operate_now(asked, remove(old)));
+    mini.run_until("the old leader's end", |mini| mini.nodes[old].finished.is_some());
+    assert_eq!(mini.nodes[old].finished, Some(Err(ClusterError::Removed)));
+    mini.commit(asked, "without the old leader");
+    assert!(ranks(&mini, asked).iter().all(|(node, _)| *node != old as u32));
+}
+
+#[test]
+fn a_node_removed_while_it_is_away_hears_of_it_when_it_is_back() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let away = (leader + 1) % 3;
+    for other in (0..3).filter(|other| *other != away) {
+        mini.cut(away, other);
+    }
+    changed(&mini.operate_now(leader, remove(away)));
+    mini.commit(leader, "without it");
+    assert_eq!(mini.nodes[away].finished, None);
+    mini.link(away, leader);
+    mini.run_until("its end", |mini| mini.nodes[away].finished.is_some());
+    assert_eq!(mini.nodes[away].finished, Some(Err(ClusterError::Removed)));
+}
+
+#[test]
+fn ranks_move_up_and_down_and_never_vanish() {
+    let mut mini = Mini::start(&[1, 1, 0]);
+    let leader = mini.leader().unwrap();
+    mini.operate_now(2, set_rank(2, 3));
+    assert_eq!(ranks(&mini, leader), [(0, 1), (1, 1), (2, 3)]);
+    mini.operate_now(0, set_rank(0, 0));
+    mini.operate_now(0, set_rank(1, 0));
+    mini.run(100);
+    let leader = mini.leader().unwrap();
+    assert_eq!(ranks(&mini, leader), [(0, 0), (1, 0), (2, 3)]);
+    mini.run_until("only it can lead", |mini| mini.leader() == Some(2));
+    let last = refused(mini.operate_now(1, set_rank(2, 0)));
+    assert_eq!(last, AdminError::LastVoter { node: NodeId(2) });
+    let unknown = refused(mini.operate_now(1, set_rank(7, 1)));
+    assert_eq!(unknown, AdminError::UnknownNode { node: NodeId(7) });
+    mini.commit(0, "a learner may originate");
+}
+
+#[test]
+fn a_rank_changed_while_its_node_is_down_is_what_it_comes_back_to() {
+    let mut mini = Mini::start(&[1, 1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let down = (leader + 1) % 4;
+    let mut again = settings(down as u32, &[1, 1, 1, 1]);
+    again.identity = Identity::new(down as u32, 999);
+    mini.boot(again); // not linked to anybody yet
+    changed(&mini.operate_now(leader, set_rank(down as u32, 2)));
+    (0..4).filter(|node| *node != down).for_each(|node| mini.link(down, node));
+    mini.run_until("it is back", |mini| ready(mini, down));
+    mini.run(200);
+    let rank = ranks(&mini, leader)[down];
+    assert_eq!(rank, (down as u32, 2));
+}
+
+#[test]
+fn the_roster_travels_with_an_image() {
+    let mut mini = four();
+    let leader = mini.leader().unwrap();
+    let gone = (0..3).find(|node| *node != leader).unwrap();
+    changed(&mini.operate_now(leader, remove(gone)));
+    let back = (0..3).find(|node| *node != leader && *node != gone).unwrap();
+    let addr = "elsewhere:5".to_string();
+    let node = NodeId(back as u32);
+    changed(&mini.operate_now(leader, AdminRequest::SetAddress { node, addr }));
+    let mut again = settings(back as u32, &[1, 1, 1]); // with the list of the beginning
+    again.identity = Identity::new(back as u32, 999);
+    mini.boot(again);
+    [leader, 3].into_iter().for_each(|node| mini.link(back, node));
+    mini.run_until("it is back", |mini| ready(mini, back));
+    let listed = &mini.nodes[back].listed;
+    assert_eq!(listed.len(), 4);
+    assert!(listed[gone].is_none());
+    assert_eq!(listed[back].as_ref().unwrap().addr, "elsewhere:5");
+    assert_eq!(listed[3].as_ref().unwrap().addr, "fourth:1");
+    assert_eq!(*listed, mini.nodes[leader].listed);
+}
+
+#[test]
+fn a_change_asked_of_a_dying_leader_is_made_once() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let old = mini.leader().unwrap();
+    let asked = (old + 1) % 3;
+    // The leader logs it and tells nobody but the one who asked nothing of it.
+    mini.hold(move |from, to, _| from == old && to != old);
+    let token = mini.operate(asked, add("fourth:1", 1));
+    mini.settle();
+    mini.cut(old, asked);
+    mini.release();
+    mini.cut(old, (old + 2) % 3);
+    mini.run_until("an answer", |mini| mini.nodes[asked].answers.contains_key(&token));
+    assert_eq!(changed(&mini.nodes[asked].answers[&token]), 3);
+    mini.link(old, asked);
+    mini.link(old, (old + 2) % 3);
+    mini.run(500);
+    for node in 0..3 {
+        assert_eq!(mini.nodes[node].listed.len(), 4, "once, on node {node}");
+    }
+}
+
+#[test]
+fn leadership_is_handed_over_on_request() {
+    let mut mini = Mini::start(&[1, 1, 1, 0]);
+    let old = mini.leader().unwrap();
+    let heir = (old + 1) % 3;
+    let asked = (old + 2) % 3;
+    let to = NodeId(heir as u32);
+    let answer = mini.operate_now(asked, AdminRequest::TransferLeadership { to });
+    assert_eq!(answer, AdminAnswer::Transferred);
+    assert_eq!(mini.leader(), Some(heir));
+    let learner = AdminRequest::TransferLeadership { to: NodeId(3) };
+    let error = refused(mini.operate_now(asked, learner));
+    assert!(matches!(error, AdminError::CannotLead { .. }), "{error:?}");
+    assert_eq!(mini.leader(), Some(heir));
+}
+
+#[test]
+fn a_survivor_begins_a_new_epoch_and_the_others_join_it() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let before = mini.commit(0, "before");
+    assert_eq!(refused(mini.operate_now(0, AdminRequest::Recover)), AdminError::StillQuorum);
+    // Node 2 is lost for good, and so is node 1 for the time being.
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        mini.cut(a, b);
+    }
+    mini.run(2_000);
+    let waiting = mini.submit(0, "refused");
+    assert!(matches!(mini.nodes[0].completed[&waiting], Err(CommitError::NoQuorum { .. })));
+    let AdminAnswer::Recovered(recovery) = mini.operate_now(0, AdminRequest::Recover) else {
+        panic!("it recovers")
+    };
+    assert_eq!((recovery.epoch.counter, recovery.survivor_index), (1, before));
+    let after = mini.commit(0, "after");
+    assert!(after.0 > before.0 + (1 << 32));
+    // Node 1 is back with its state of the old epoch, which it gives up.
+    mini.link(0, 1);
+    mini.run(100);
+    assert_ne!(mini.nodes[1].identity, Identity::new(1, 101), "another incarnation");
+    assert!(mini.nodes[1].knows("before"), "readable all the time");
+    mini.link(0, 1);
+    mini.run_until("it joined", |mini| ready(mini, 1));
+    assert!(mini.nodes[1].knows("after"));
+    let renewed = |event: &ClusterEvent| matches!(event, ClusterEvent::EpochChanged(_));
+    assert!(mini.nodes[1].events.iter().any(renewed));
+    // A fresh process in place of node 2 is taken in as ever.
+    let mut again = settings(2, &[1, 1, 1]);
+    again.identity = Identity::new(2, 999);
+    mini.boot(again);
+    [0, 1].into_iter().for_each(|node| mini.link(2, node));
+    mini.run_until("it joined", |mini| ready(mini, 2));
+    mini.run(200);
+    assert_eq!(ranks(&mini, 0), [(0, 1), (1, 1), (2, 1)]);
+    mini.commit(1, "from the second");
+    mini.run(100);
+    let hashes: Vec<u128> = mini.nodes.iter().map(|node| node.database.state_hash()).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+}
+
+#[test]
+fn what_was_under_way_at_a_recovery_is_answered() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    // It enters the leader's log and nobody else's.
+    mini.hold(move |from, _, _| from == leader);
+    let id = mini.submit(leader, "in the log");
+    mini.settle();
+    others.into_iter().for_each(|other| mini.cut(leader, other));
+    mini.release();
+    let AdminAnswer::Recovered(_) = mini.operate_now(leader, AdminRequest::Recover) else {
+        panic!("it recovers")
+    };
+    assert!(mini.nodes[leader].completed[&id].is_ok(), "what the survivor holds is kept");
+    assert!(mini.nodes[leader].knows("in the log"));
+    mini.commit(leader, "goes on");
+    mini.step(leader, Input::Flush);
+}
