@@ -63,7 +63,7 @@
 //!   as `transact` does.
 //! * [`CommitError::NoQuorum`]: it entered no log and never will commit.
 //! * [`CommitError::InDoubt`]: a leader had it, and how it ended was not known within the commit
-//!   limit. It may commit yet; `database.outcome(id)` tells once that is visible on this node.
+//!   limit. It may commit yet; `database.outcome(id)` makes sure and tells.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub use quorate_schema as schema;
@@ -81,5 +81,6 @@ pub use quorate_cluster::{
     AdminAnswer, AdminClient, AdminClientError, AdminError, AdminRequest, ClusterError,
     ClusterEvent, ClusterMember, ClusterNodeParams, ClusterParams, ClusterStatus, Connection,
     Counters, Database, Epoch, FreshError, Freshness, ListenerHandle, NodeId, NodeInfo, OpenError,
-    Options, ParamsError, Phase, QuorumReason, Recovery, RejectReason, Role, WaitingFor,
+    Options, OutcomeError, ParamsError, Phase, QuorumReason, Recovery, RejectReason, Role,
+    WaitingFor,
 };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use quorate_consensus::NodeId;
 
-/// Why this node has no part in a quorum now. Its text says what would cure it.
+/// Why this node has no part in a quorum now, or has. Its text says what would cure it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuorumReason {
@@ -15,6 +15,13 @@ pub enum QuorumReason {
         /// The rank of this node and of those it is linked to.
         connected_rank: u64,
         /// The rank of all members. More than half of it is needed.
+        total_rank: u64,
+    },
+    /// Enough rank is linked; an election, if one is under way, will be over soon.
+    Connected {
+        /// The rank of this node and of those it is linked to.
+        connected_rank: u64,
+        /// The rank of all members.
         total_rank: u64,
     },
     /// Enough rank is linked, but no leader is known: an election is under way.
@@ -54,6 +61,9 @@ impl fmt::Display for QuorumReason {
                      not connected: {}; start them or mend the network",
                     Nodes(missing)
                 )
+            }
+            Self::Connected { connected_rank, total_rank } => {
+                write!(f, "this node reaches rank {connected_rank} of {total_rank}")
             }
             Self::NoLeader { term } => {
                 write!(f, "no leader is known in term {term}, an election is under way; try again")

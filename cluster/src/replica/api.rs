@@ -13,6 +13,7 @@ use crate::epoch::Epoch;
 use crate::error::{ClusterError, OutcomeError};
 use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
+use crate::reason::QuorumReason;
 
 /// What a replica is told when it is made. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -230,7 +231,7 @@ pub enum Output {
 }
 
 /// What notify callbacks and logs hear of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClusterEvent {
     /// The link to this node is up.
@@ -247,10 +248,10 @@ pub enum ClusterEvent {
     Left(NodeId),
     /// Another leader, or none.
     LeaderChanged(Option<NodeId>),
-    /// This node and those it is connected to have a quorum again.
-    QuorumGained,
-    /// They no longer have: commits are refused here.
-    QuorumLost,
+    /// This node and those it is connected to have a quorum, with so much of the rank.
+    QuorumGained(QuorumReason),
+    /// They no longer have, or the quorum callback forbids it: commits are refused here, and why.
+    QuorumLost(QuorumReason),
     /// State transfer makes progress (to `node` at the sender, from `node` at the receiver).
     StateTransfer {
         /// The other end.

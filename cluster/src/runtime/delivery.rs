@@ -160,7 +160,7 @@ mod tests {
             Some(NotifyCallback(Arc::new(move |event: &ClusterEvent, about: &NodeInfo| {
                 assert_eq!(about.node_id, event.node().unwrap_or(NodeId(0)));
                 let _ = opened.lock().recv();
-                heard.send(*event).unwrap();
+                heard.send(event.clone()).unwrap();
             })));
         let delivery = Delivery::start(callbacks, |_, _| {}).unwrap();
         let sent = QUEUE as u64 + 100;
@@ -197,8 +197,8 @@ mod tests {
         let mut callbacks = callbacks();
         callbacks.notify =
             Some(NotifyCallback(Arc::new(move |event: &ClusterEvent, _: &NodeInfo| {
-                assert!(*event != ClusterEvent::QuorumLost, "planted");
-                heard.send(*event).unwrap();
+                assert!(*event != ClusterEvent::Joining, "planted");
+                heard.send(event.clone()).unwrap();
             })));
         callbacks.quorum = Some(QuorumCallback(Arc::new(|neighbours: &[NodeInfo]| {
             assert!(!neighbours.is_empty(), "planted");
@@ -206,13 +206,13 @@ mod tests {
         })));
         let verdict = move |round, allowed| answers.send((round, allowed)).unwrap();
         let delivery = Delivery::start(callbacks, verdict).unwrap();
-        delivery.notify(ClusterEvent::QuorumLost, info(0));
-        delivery.notify(ClusterEvent::QuorumGained, info(0));
-        assert_eq!(hear.recv().unwrap(), ClusterEvent::QuorumGained);
+        delivery.notify(ClusterEvent::Joining, info(0));
+        delivery.notify(ClusterEvent::Formed, info(0));
+        assert_eq!(hear.recv().unwrap(), ClusterEvent::Formed);
         assert_eq!(delivery.panics(), 1);
         delivery.ask(1, Vec::new());
-        delivery.notify(ClusterEvent::QuorumGained, info(0));
-        assert_eq!(hear.recv().unwrap(), ClusterEvent::QuorumGained);
+        delivery.notify(ClusterEvent::Formed, info(0));
+        assert_eq!(hear.recv().unwrap(), ClusterEvent::Formed);
         assert_eq!(delivery.panics(), 2);
         delivery.ask(2, vec![info(0)]);
         assert_eq!(answer.recv().unwrap(), (2, false));

@@ -15,6 +15,7 @@
 
 mod admin;
 mod delivery;
+mod news;
 mod shared;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -40,6 +41,7 @@ use crate::transport::{LinkEvent, Place, SocketOptions, Transport, TransportSett
 use crate::wire::Card;
 use admin::{AdminReply, AdminRequests};
 use delivery::{Callbacks, Delivery};
+use news::News;
 use shared::{Command, FreshSlot, OutcomeSlot, Slot, WaitingCommit};
 
 pub(crate) use shared::{Limits, Shared};
@@ -106,6 +108,8 @@ pub(crate) struct Runtime {
     /// Readers that wait, by token, and the newest token.
     readers: HashMap<u64, Arc<FreshSlot>>,
     newest_reader: u64,
+    /// What was traced last.
+    news: News,
     /// Calls that asked for the end, and whether for an orderly one.
     ends: Vec<(bool, Arc<EndSlot>)>,
     connected: BTreeSet<NodeId>,
@@ -277,6 +281,7 @@ impl Runtime {
             questions: HashMap::new(),
             readers: HashMap::new(),
             newest_reader: 0,
+            news: News::default(),
             ends: Vec::new(),
             connected: BTreeSet::new(),
             question: Question { round: 0, late_at: None, limit_ms, vetoed: false },
@@ -416,6 +421,7 @@ impl Runtime {
         self.tick(now);
         self.replica.step(now, Input::Flush, &mut self.outputs);
         let answers = self.carry_out();
+        self.news.look(self.own, &self.replica);
         self.transport().tick(now);
         self.transport().flush();
         for answer in answers {
@@ -617,12 +623,19 @@ impl Runtime {
     }
 
     fn event(&self, event: ClusterEvent) {
-        match event {
+        match &event {
             ClusterEvent::StateTransfer { .. } => {}
+            ClusterEvent::QuorumLost(reason) => {
+                warn!(node = self.own.0, %reason, "commits are refused here");
+            }
+            ClusterEvent::QuorumGained(reason) => {
+                info!(node = self.own.0, %reason, "this node can commit");
+            }
             _ => info!(node = self.own.0, ?event, "cluster event"),
         }
         if let Some(delivery) = &self.delivery {
-            delivery.notify(event, self.about(&event));
+            let about = self.about(&event);
+            delivery.notify(event, about);
         }
     }
 

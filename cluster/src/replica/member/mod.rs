@@ -340,8 +340,11 @@ impl Member {
         let quorum = self.may_commit(node);
         if quorum != self.announced.quorum {
             self.announced.quorum = quorum;
-            let event = if quorum { ClusterEvent::QuorumGained } else { ClusterEvent::QuorumLost };
-            node.event(event);
+            node.event(if quorum {
+                ClusterEvent::QuorumGained(self.connected(node))
+            } else {
+                ClusterEvent::QuorumLost(self.quorum_reason(node))
+            });
         }
         self.announce_members(node);
     }

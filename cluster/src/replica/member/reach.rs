@@ -14,26 +14,40 @@ impl Member {
 
     /// What stands between this node and a leader with a quorum.
     pub(super) fn reach(&self, node: &Node) -> QuorumReason {
-        let own = node.identity();
         let config = self.core.config();
-        let reached = |identity: Identity| identity == own || node.is_linked(identity);
         let halves = std::iter::once(&config.current).chain(&config.next);
         for half in halves {
-            let rank_of = |wanted: &dyn Fn(&Voter) -> bool| -> u64 {
-                half.iter().filter(|voter| wanted(voter)).map(|voter| u64::from(voter.rank)).sum()
-            };
-            let total_rank = rank_of(&|_| true);
-            let connected_rank = rank_of(&|voter| reached(voter.identity));
+            let (connected_rank, total_rank) = ranks(node, half);
             if 2 * connected_rank <= total_rank {
-                let absent = |voter: &&Voter| voter.rank > 0 && !reached(voter.identity);
+                let absent = |voter: &&Voter| voter.rank > 0 && !reaches(node, voter.identity);
                 let missing = half.iter().filter(absent).map(|voter| voter.identity.node).collect();
                 return QuorumReason::NotConnected { missing, connected_rank, total_rank };
             }
         }
         match self.core.leader() {
             None => QuorumReason::NoLeader { term: self.core.term().0 },
-            Some(leader) if !reached(leader) => QuorumReason::LeaderAway { leader: leader.node },
+            Some(leader) if !reaches(node, leader) => {
+                QuorumReason::LeaderAway { leader: leader.node }
+            }
             Some(leader) => QuorumReason::LeaderSilent { leader: leader.node },
         }
     }
+
+    /// How much of the rank this node reaches, itself included.
+    pub(super) fn connected(&self, node: &Node) -> QuorumReason {
+        let (connected_rank, total_rank) = ranks(node, &self.core.config().current);
+        QuorumReason::Connected { connected_rank, total_rank }
+    }
+}
+
+fn reaches(node: &Node, identity: Identity) -> bool {
+    identity == node.identity() || node.is_linked(identity)
+}
+
+/// The rank that is reached in one half of a configuration, and all of it.
+fn ranks(node: &Node, half: &[Voter]) -> (u64, u64) {
+    let sum = |wanted: &dyn Fn(&Voter) -> bool| {
+        half.iter().filter(|voter| wanted(voter)).map(|voter| u64::from(voter.rank)).sum()
+    };
+    (sum(&|voter| reaches(node, voter.identity)), sum(&|_| true))
 }
