@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use quorate::{
     Access, CommitError, Connection, Database, Dictionary, Error, FreshError, Freshness, Handle,
-    Isolation, Transaction, Value,
+    Isolation, Outcome, OutcomeError, Transaction, TransactionId, Value,
 };
 
-use crate::history::{End, Promise, Step, Writer, now_ns};
+use crate::history::{Answer, End, Promise, Step, Writer, now_ns};
 use crate::protocol::{Flaw, Load, Work};
 use crate::random::Random;
 use crate::trouble::{Result, Trouble};
@@ -27,6 +27,9 @@ const LISTS_NS: u64 = 400_000_000;
 
 /// How many lists are in use at a time.
 const LISTS: u64 = 3;
+
+/// How often a client asks for an outcome that is not to be had.
+const QUESTIONS_MAX: u32 = 20;
 
 /// How long a client without quorum waits before it tries again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(2);
@@ -99,6 +102,7 @@ pub struct Control {
 
 /// One client.
 pub struct Client {
+    database: Database,
     connection: Connection,
     writer: Writer,
     random: Random,
@@ -126,6 +130,7 @@ impl Client {
     ) -> Result<Self> {
         let identity = (life as u64) << 16 | (node as u64) << 8 | number as u64;
         Ok(Self {
+            database: database.clone(),
             connection: database.connect().map_err(Trouble::doing("connecting"))?,
             writer,
             random: Random::new(work.seed ^ identity << 20),
@@ -183,8 +188,9 @@ impl Client {
     /// One operation, written down.
     fn operate(&mut self, steps: Vec<Step>, promise: Promise) -> Result<End> {
         let number = self.writer.call(&steps, promise).map_err(Trouble::doing("history"))?;
-        let (end, steps, index) = self.attempt(steps, promise)?;
-        self.writer.answer(number, end, steps, index).map_err(Trouble::doing("history"))?;
+        let answer = self.attempt(steps, promise)?;
+        let end = answer.end;
+        self.writer.answer(number, answer).map_err(Trouble::doing("history"))?;
         Ok(end)
     }
 
@@ -254,7 +260,7 @@ impl Client {
     }
 
     /// Runs the steps in one transaction.
-    fn attempt(&mut self, mut steps: Vec<Step>, promise: Promise) -> Result<(End, Vec<Step>, u64)> {
+    fn attempt(&mut self, mut steps: Vec<Step>, promise: Promise) -> Result<Answer> {
         if self.load == Load::Own {
             self.written += 1;
         }
@@ -266,7 +272,7 @@ impl Client {
             match self.connection.fresh(Freshness::Linearizable, None) {
                 Ok(_) => {}
                 Err(FreshError::NoQuorum { .. } | FreshError::TimedOut { .. }) => {
-                    return Ok((End::Failed, Vec::new(), 0));
+                    return Ok(Answer::without(End::Failed, false));
                 }
                 Err(error) => return Err(Trouble::new(format!("a read ended with: {error}"))),
             }
@@ -286,11 +292,36 @@ impl Client {
             Ok(transaction.commit()?.index.0)
         });
         match ran {
-            Ok(index) => Ok((End::Ok, steps, index)),
-            Err(Error::Commit(CommitError::InDoubt(_))) => Ok((End::Unknown, Vec::new(), 0)),
-            Err(error) if is_refusal(&error) => Ok((End::Failed, Vec::new(), 0)),
+            Ok(index) => Ok(Answer { end: End::Ok, steps, index, doubted: false }),
+            Err(Error::Commit(CommitError::InDoubt(id))) => self.settle(id, steps),
+            Err(error) if is_refusal(&error) => Ok(Answer::without(End::Failed, false)),
             Err(error) => Err(Trouble::new(format!("an operation ended with: {error}"))),
         }
+    }
+
+    /// Asks what became of a commit in doubt. Half of the doubts stay, as if nobody had asked.
+    fn settle(&mut self, id: TransactionId, steps: Vec<Step>) -> Result<Answer> {
+        if self.random.below(2) == 0 {
+            return Ok(Answer::without(End::Unknown, false));
+        }
+        for _ in 0..QUESTIONS_MAX {
+            match self.database.outcome(id) {
+                Ok(Outcome::Committed(index)) => {
+                    return Ok(Answer { end: End::Ok, steps, index: index.0, doubted: true });
+                }
+                Ok(Outcome::NotCommitted) => return Ok(Answer::without(End::Failed, true)),
+                Err(
+                    OutcomeError::NoQuorum { .. }
+                    | OutcomeError::TimedOut
+                    | OutcomeError::Refused { .. },
+                ) => thread::sleep(REFUSED_PAUSE),
+                // Its own node remembers what was in doubt here, and answers for good.
+                other => {
+                    return Err(Trouble::new(format!("the outcome of {id} is told as {other:?}")));
+                }
+            }
+        }
+        Ok(Answer::without(End::Unknown, true))
     }
 }
 

@@ -261,6 +261,7 @@ mod tests {
             ended_ns: Some(ended_ns),
             end: End::Ok,
             index: 0,
+            doubted: false,
         }
     }
 

@@ -88,6 +88,8 @@ pub enum Line {
         steps: Vec<Step>,
         /// The index of its commit, 0 if it wrote nothing or has none.
         index: u64,
+        /// Whether the commit was in doubt, and how it ended was asked for.
+        doubted: bool,
     },
 }
 
@@ -112,6 +114,28 @@ pub struct Operation {
     pub end: End,
     /// The index of its commit; 0 if it has none.
     pub index: u64,
+    /// Whether the commit was in doubt, and how it ended was asked for.
+    pub doubted: bool,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// How.
+    pub end: End,
+    /// Its steps with results, if it was acknowledged.
+    pub steps: Vec<Step>,
+    /// The index of its commit; 0 if it has none.
+    pub index: u64,
+    /// Whether the commit was in doubt, and how it ended was asked for.
+    pub doubted: bool,
+}
+
+impl Answer {
+    /// Without results.
+    pub fn without(end: End, doubted: bool) -> Self {
+        Self { end, steps: Vec::new(), index: 0, doubted }
+    }
 }
 
 /// Now, by the clock of this process's time namespace.
@@ -166,15 +190,10 @@ impl Writer {
     /// # Errors
     ///
     /// If the line cannot be written.
-    pub fn answer(
-        &mut self,
-        number: u64,
-        end: End,
-        steps: Vec<Step>,
-        index: u64,
-    ) -> io::Result<()> {
+    pub fn answer(&mut self, number: u64, answer: Answer) -> io::Result<()> {
+        let Answer { end, steps, index, doubted } = answer;
         let at_ns = self.now_ns();
-        self.write(&Line::Answer { number, at_ns, end, steps, index })
+        self.write(&Line::Answer { number, at_ns, end, steps, index, doubted })
     }
 
     /// Now, by the conductor's clock.
@@ -230,9 +249,10 @@ fn read_file(path: &PathBuf, operations: &mut Vec<Operation>) -> Result<()> {
                     ended_ns: None,
                     end: End::Unknown,
                     index: 0,
+                    doubted: false,
                 });
             }
-            Line::Answer { number, at_ns, end, steps, index } => {
+            Line::Answer { number, at_ns, end, steps, index, doubted } => {
                 let place = places.remove(&number);
                 let place = place
                     .ok_or_else(|| Trouble::new(format!("{shown}: {number} was not called")))?;
@@ -240,6 +260,7 @@ fn read_file(path: &PathBuf, operations: &mut Vec<Operation>) -> Result<()> {
                 operation.ended_ns = Some(at_ns);
                 operation.end = end;
                 operation.index = index;
+                operation.doubted = doubted;
                 if end == End::Ok {
                     operation.steps = steps;
                 }
@@ -258,7 +279,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("made");
         let mut writer = Writer::create(directory.path(), 2, 1, 0, Load::Own, 0).expect("made");
         let first = writer.call(&[Step::Read(1, None)], Promise::Fresh).expect("written");
-        writer.answer(first, End::Ok, vec![Step::Read(1, Some(7))], 0).expect("written");
+        let steps = vec![Step::Read(1, Some(7))];
+        let answer = Answer { end: End::Ok, steps, index: 0, doubted: false };
+        writer.answer(first, answer).expect("written");
         let second = writer.call(&[Step::Write(1, 8)], Promise::Ordered).expect("written");
         assert_eq!((first, second), (0, 1));
         writer.file.write_all(b"{\"call\":{\"num").expect("written");

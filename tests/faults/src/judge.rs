@@ -66,6 +66,8 @@ pub struct Judged {
     pub refused: usize,
     /// Those of unknown outcome.
     pub unknown: usize,
+    /// Commits in doubt that were told to be committed, or never to be, when asked for.
+    pub settled: usize,
     /// Operations on registers.
     pub registers: usize,
     /// Dependencies between transactions on lists.
@@ -91,11 +93,13 @@ impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} acknowledged, {} refused, {} unknown, {} terms; {} on registers, {} dependencies, \
+            "{} acknowledged, {} refused, {} unknown, {} settled, {} terms; {} on registers, \
+             {} dependencies, \
              {} totals, {} outside checkers agree",
             self.acknowledged,
             self.refused,
             self.unknown,
+            self.settled,
             self.terms,
             self.registers,
             self.dependencies,
@@ -124,6 +128,7 @@ pub fn judge(
         acknowledged: count(End::Ok),
         refused: count(End::Failed),
         unknown: count(End::Unknown),
+        settled: operations.iter().filter(|o| o.doubted && o.end != End::Unknown).count(),
         registers: histories::check_linearizable_registers(&registers)
             .map_err(|problem| broken.push((Judge::Registers, problem.to_string())))
             .unwrap_or(0),
@@ -407,6 +412,7 @@ mod tests {
                 ended_ns: Some(10 * place + 9),
                 end,
                 index: place,
+                doubted: false,
             });
         }
         operations

@@ -123,7 +123,7 @@ impl Scenario {
         let options = Options {
             nodes: run.nodes,
             // A client that waits for its commit reads nothing: liars get many chances to lie.
-            commit_limit_ms: if run.flaw.is_some() { 100 } else { 2_000 },
+            commit_limit_ms: if run.flaw.is_some() { 100 } else { 600 },
             flaw: run.flaw,
             clocks_apart: self.clocks_apart,
         };
