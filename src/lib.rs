@@ -78,7 +78,7 @@ pub use quorate_engine::{
 };
 
 pub use quorate_cluster::{
-    AdminAnswer, AdminClient, AdminClientError, AdminError, AdminRequest, ClusterError,
+    AdminAnswer, AdminClient, AdminClientError, AdminError, AdminRequest, Cluster, ClusterError,
     ClusterEvent, ClusterMember, ClusterNodeParams, ClusterParams, ClusterStatus, Connection,
     Counters, Database, Epoch, FreshError, Freshness, ListenerHandle, NodeId, NodeInfo, OpenError,
     Options, OutcomeError, ParamsError, Phase, QuorumReason, Recovery, RejectReason, Role,

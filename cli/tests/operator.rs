@@ -107,7 +107,7 @@ fn the_status_says_how_the_cluster_is() {
     let mut nodes = Nodes::start(3);
     nodes.insert(1);
     nodes.eventually("all hold it", |nodes| (0..3).all(|id| nodes.db(id).visible_index().0 == 1));
-    let leader = nodes.db(0).cluster().and_then(|status| status.leader).expect("it leads").0;
+    let leader = nodes.db(0).cluster_status().and_then(|status| status.leader).expect("it leads").0;
     let asked = (leader as usize + 1) % 3;
     let gone = (leader as usize + 2) % 3;
     let (code, status) = json(&["status", "--node", &nodes.addresses[asked]]);
@@ -134,7 +134,7 @@ fn the_status_says_how_the_cluster_is() {
     nodes.kill(leader as usize);
     nodes.kill(gone);
     nodes.eventually("it notices", |nodes| {
-        nodes.db(asked).cluster().is_some_and(|status| !status.ready && !status.quorum)
+        nodes.db(asked).cluster_status().is_some_and(|status| !status.ready && !status.quorum)
     });
     let (code, screen, _) = run(&["status", "--node", &nodes.addresses[asked]]);
     assert_eq!(code, Some(4));
@@ -191,7 +191,7 @@ fn what_cannot_be_done_says_why_and_changes_nothing() {
 fn a_recovery_wants_to_be_confirmed() {
     let nodes = Nodes::start(1);
     let addr = nodes.addresses[0].as_str();
-    let before = nodes.db(0).cluster().expect("a node");
+    let before = nodes.db(0).cluster_status().expect("a node");
     for typed in ["", "yes\n", "recover it\n"] {
         let mut command = quorate(&["recover", "--from", addr]);
         let mut child = command.stdin(Stdio::piped()).spawn().expect("runs");
@@ -202,7 +202,7 @@ fn a_recovery_wants_to_be_confirmed() {
             assert!(stderr.contains(part), "{part:?} is not in:\n{stderr}");
         }
     }
-    let after = nodes.db(0).cluster().expect("a node");
+    let after = nodes.db(0).cluster_status().expect("a node");
     assert_eq!((after.epoch, after.cluster_id), (before.epoch, before.cluster_id));
 }
 

@@ -18,6 +18,7 @@ use quorate_schema::Dictionary;
 use thiserror::Error;
 
 use crate::admin::{AdminAnswer, AdminRequest};
+use crate::cluster::Cluster;
 use crate::connection::Connection;
 use crate::error::{ClusterError, OutcomeError, ParamsError, RejectReason};
 use crate::event::NodeInfo;
@@ -302,26 +303,13 @@ impl Database {
 
     /// How the cluster is, as this node sees it now; `None` if the database is alone. While a
     /// listener runs, this asks it and waits for its answer.
-    pub fn cluster(&self) -> Option<ClusterStatus> {
-        let node = self.node.as_ref()?;
-        loop {
-            if let Some(status) = node.shared.status() {
-                return Some(status);
-            }
-            if let Some(runtime) = &*node.parked.lock() {
-                return Some(runtime.status());
-            }
-            if node.shared.ended().is_some() {
-                return node.shared.status();
-            }
-            thread::yield_now(); // a listener takes over at this moment
-        }
+    pub fn cluster_status(&self) -> Option<ClusterStatus> {
+        self.node.as_ref()?.status()
     }
 
-    /// Asks what an operator asks, and waits for the answer, at most about `stop_limit_ms`. `None`
-    /// if the database is alone.
-    pub fn admin(&self, request: AdminRequest) -> Option<AdminAnswer> {
-        Some(self.node.as_ref()?.admin(request))
+    /// What operators do to the cluster; `None` if the database is alone.
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.node.clone().map(Cluster::new)
     }
 
     /// The cluster's nodes, in order of their ids, as this node knows them; empty if the database
@@ -354,6 +342,22 @@ impl Node {
     /// Runs the listener in this thread.
     pub(crate) fn listen(&self) -> Result<(), ClusterError> {
         self.take_runtime()?.run()
+    }
+
+    /// See [`Database::cluster_status`].
+    pub(crate) fn status(&self) -> Option<ClusterStatus> {
+        loop {
+            if let Some(status) = self.shared.status() {
+                return Some(status);
+            }
+            if let Some(runtime) = &*self.parked.lock() {
+                return Some(runtime.status());
+            }
+            if self.shared.ended().is_some() {
+                return self.shared.status();
+            }
+            thread::yield_now(); // a listener takes over at this moment
+        }
     }
 
     /// See [`Shared::admin`].

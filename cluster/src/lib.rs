@@ -13,6 +13,7 @@
 mod address;
 mod admin;
 mod client;
+mod cluster;
 mod connection;
 mod database;
 mod epoch;
@@ -29,6 +30,7 @@ pub mod wire;
 
 pub use admin::{AdminAnswer, AdminError, AdminRequest, Recovery};
 pub use client::{AdminClient, AdminClientError};
+pub use cluster::Cluster;
 pub use connection::Connection;
 pub use database::{Database, ListenerHandle, OpenError, Options, WaitingFor};
 pub use epoch::Epoch;

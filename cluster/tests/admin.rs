@@ -30,7 +30,8 @@ fn the_status_is_answered_inside_the_process() {
     let cluster = Cluster::start(&[1, 2, 1]);
     add(&mut cluster.db(1).connect().unwrap(), "a", 1).unwrap();
     cluster.settle();
-    let Some(AdminAnswer::Status(status)) = cluster.db(2).admin(AdminRequest::Status) else {
+    let asked = cluster.db(2).cluster().expect("a node").request(AdminRequest::Status);
+    let AdminAnswer::Status(status) = asked else {
         panic!("no status");
     };
     assert_eq!(
@@ -44,7 +45,7 @@ fn the_status_is_answered_inside_the_process() {
     assert!(status.members.iter().all(|member| member.connected && member.refusal.is_none()));
     let db = cluster.db(0).clone();
     cluster.stop();
-    let answer = db.admin(AdminRequest::Status);
+    let answer = db.cluster().map(|cluster| cluster.request(AdminRequest::Status));
     assert_eq!(answer, Some(AdminAnswer::Refused(AdminError::Stopped)));
 }
 
@@ -59,7 +60,7 @@ fn the_status_is_answered_over_a_connection_as_inside() {
         assert_eq!(client.node().0, id);
         for _ in 0..3 {
             let outside = status(&mut client);
-            let mut inside = cluster.db(id).cluster().unwrap();
+            let mut inside = cluster.db(id).cluster_status().unwrap();
             inside.counters = outside.counters; // they may go on between the two
             assert_eq!(outside, inside);
         }
@@ -88,7 +89,7 @@ fn as_many_as_allowed_are_open_and_the_longest_idle_gives_way() {
     let mut clients: Vec<AdminClient> =
         (0..8).map(|_| AdminClient::connect(addr, PATIENCE).unwrap()).collect();
     // A moment later, so that all but the first have asked since.
-    let before = cluster.db(0).cluster().unwrap().index;
+    let before = cluster.db(0).cluster_status().unwrap().index;
     thread::sleep(Duration::from_millis(20));
     for client in &mut clients[1..] {
         assert_eq!(status(client).index, before);

@@ -55,7 +55,7 @@ fn a_node_without_state_receives_megabytes_while_others_commit() {
     cluster.open_all(&[1]);
     done.store(true, Ordering::SeqCst);
     let count = writer.join().unwrap();
-    let status = cluster.db(1).cluster().unwrap();
+    let status = cluster.db(1).cluster_status().unwrap();
     assert!(status.counters.images_installed >= 1, "{status:?}");
     cluster.settle();
     for node in cluster.live() {
@@ -126,7 +126,7 @@ fn an_image_larger_than_the_send_buffers_arrives() {
     }
     cluster.kill(2);
     cluster.open_all(&[2]);
-    let images = |id| cluster.db(id).cluster().unwrap().counters.images_sent;
+    let images = |id| cluster.db(id).cluster_status().unwrap().counters.images_sent;
     assert!(images(0) + images(1) <= 2, "one image is enough: {} and {}", images(0), images(1));
     cluster.settle();
     assert_eq!(pictures(cluster.db(2)), 12);

@@ -100,14 +100,14 @@ fn a_veto_keeps_the_node_from_committing_and_from_leading() {
     forbid.store(true, Ordering::SeqCst);
     drop(nodes.pop());
     eventually("it is asked again", || asked.lock().unwrap().last() == Some(&vec![1]));
-    eventually("it obeys", || !nodes[0].db.cluster().unwrap().quorum);
+    eventually("it obeys", || !nodes[0].db.cluster_status().unwrap().quorum);
     // Node 1 has a quorum, because node 0 still votes and acknowledges; node 0 does not commit.
     let refused = try_add(&nodes[0].db, "vetoed", 1);
     assert!(matches!(refused, Err(CommitError::NoQuorum { .. })), "{refused:?}");
     add(&mut nodes[1].db.connect().unwrap(), "by the other", 1).unwrap();
-    assert_eq!(nodes[1].db.cluster().unwrap().leader, Some(NodeId(1)));
+    assert_eq!(nodes[1].db.cluster_status().unwrap().leader, Some(NodeId(1)));
     nodes.push(open(params(&addresses, &[1, 1, 1], 2)).unwrap());
-    eventually("the veto is lifted", || nodes[0].db.cluster().unwrap().quorum);
+    eventually("the veto is lifted", || nodes[0].db.cluster_status().unwrap().quorum);
     add(&mut nodes[0].db.connect().unwrap(), "after", 1).unwrap();
 }
 
@@ -134,7 +134,7 @@ fn callbacks_that_panic_or_hang_harm_nobody() {
             add(&mut node.db.connect().unwrap(), "count", 1).unwrap();
         }
     }
-    eventually("panics are counted", || nodes[0].db.cluster().unwrap().callback_panics > 3);
+    eventually("panics are counted", || nodes[0].db.cluster_status().unwrap().callback_panics > 3);
     release.store(true, Ordering::SeqCst);
 }
 
@@ -149,7 +149,7 @@ fn a_stop_that_nobody_may_agree_to_ends_at_its_limit() {
     });
     allowed.store(false, Ordering::SeqCst);
     drop(nodes.pop()); // asks the callbacks of the others, who are still connected to each other
-    eventually("the veto", || nodes.iter().all(|node| !node.db.cluster().unwrap().quorum));
+    eventually("the veto", || nodes.iter().all(|node| !node.db.cluster_status().unwrap().quorum));
     let stops: Vec<_> = nodes
         .iter()
         .map(|node| {

@@ -42,7 +42,7 @@ fn check_outage(begin: fn(&Proxy)) {
     for wire in &wires {
         begin(wire);
     }
-    eventually("the cut-off node notices", || !nodes[2].db.cluster().unwrap().quorum);
+    eventually("the cut-off node notices", || !nodes[2].db.cluster_status().unwrap().quorum);
     let refused = try_add(&nodes[2].db, "refused", 1);
     assert!(matches!(refused, Err(CommitError::NoQuorum { .. })), "{refused:?}");
     for _ in 0..50 {
@@ -62,7 +62,11 @@ fn check_outage(begin: fn(&Proxy)) {
         assert_eq!(amount(&node.db, "refused"), None);
     }
     assert_eq!(nodes[0].db.state_hash(), nodes[2].db.state_hash());
-    assert_eq!(nodes[2].db.cluster().unwrap().counters.images_installed, 0, "its state was kept");
+    assert_eq!(
+        nodes[2].db.cluster_status().unwrap().counters.images_installed,
+        0,
+        "its state was kept"
+    );
 }
 
 #[test]

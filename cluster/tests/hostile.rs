@@ -236,7 +236,7 @@ fn a_welcomed_peer_that_misbehaves_loses_its_link_only() {
     ];
     for (number, case) in cases.into_iter().enumerate() {
         let mut link = welcomed(&cluster);
-        let connected = || cluster.db(0).cluster().unwrap().members[2].connected;
+        let connected = || cluster.db(0).cluster_status().unwrap().members[2].connected;
         eventually("the link is up", connected);
         let (bad, stamp) = &mut link[number % Channel::ALL.len()];
         bad.send(&case(*stamp));
@@ -273,7 +273,7 @@ fn part_of_a_link_is_no_link_and_does_not_keep_the_node_out() {
         assert!(matches!(stranger.say(&hello), Answer::Welcome(_)));
         stranger
     });
-    assert!(!cluster.db(0).cluster().unwrap().members[2].connected);
+    assert!(!cluster.db(0).cluster_status().unwrap().members[2].connected);
     // They are silent from now on; the real node takes their place.
     cluster.open_all(&[2]);
     for stranger in &mut strangers {

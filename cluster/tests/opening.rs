@@ -43,7 +43,7 @@ fn a_database_alone_needs_no_cluster() {
     let mut con = db.connect().unwrap();
     add(&mut con, "a", 1).unwrap();
     assert_eq!(amount(&db, "a"), Some(1));
-    assert!(db.cluster().is_none());
+    assert!(db.cluster_status().is_none());
     assert!(db.nodes().is_empty());
     assert_eq!(con.listen(), Err(ClusterError::Alone));
     assert_eq!(con.stop(), Err(ClusterError::Alone));

@@ -119,7 +119,7 @@ fn write_in_bursts(db: &Database, writer: u32, done: &AtomicBool) -> Vec<(Transa
 #[test]
 fn outcomes_of_what_a_leaders_death_left_in_doubt_are_final_and_true() {
     let mut cluster = Cluster::start(&[1, 1, 1]);
-    let leader = cluster.db(0).cluster().unwrap().leader.unwrap().0;
+    let leader = cluster.db(0).cluster_status().unwrap().leader.unwrap().0;
     let [first, second] = [(leader + 1) % 3, (leader + 2) % 3];
     let done = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..4)

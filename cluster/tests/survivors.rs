@@ -26,7 +26,7 @@ fn add_everywhere(cluster: &Cluster, name: &str) {
 /// Every live node refuses to commit, and loses nothing by it.
 fn nobody_commits(cluster: &Cluster) {
     for node in cluster.live() {
-        eventually("the node notices", || !node.db.cluster().unwrap().quorum);
+        eventually("the node notices", || !node.db.cluster_status().unwrap().quorum);
         let before = (node.db.visible_index(), node.db.state_hash());
         let refused = try_add(&node.db, "refused", 1);
         assert!(matches!(refused, Err(CommitError::NoQuorum { .. })), "{refused:?}");
@@ -44,7 +44,7 @@ fn any_one_of_three_may_die_and_come_back() {
         add_everywhere(&cluster, "between");
         cluster.open_all(&[victim]);
         // Open returns when the node has the state and its rank.
-        let status = cluster.db(victim).cluster().unwrap();
+        let status = cluster.db(victim).cluster_status().unwrap();
         assert!(status.ready && status.phase == Phase::Member, "{status:?}");
         assert!(status.members.iter().all(|member| member.rank == 1), "{status:?}");
         assert_eq!(amount(cluster.db(victim), "before"), Some(3));
@@ -61,7 +61,7 @@ fn any_one_of_three_may_die_and_come_back() {
 #[test]
 fn commits_under_way_survive_the_death_of_the_leader() {
     let mut cluster = Cluster::start(&[1, 1, 1]);
-    let leader = cluster.db(0).cluster().unwrap().leader.unwrap().0;
+    let leader = cluster.db(0).cluster_status().unwrap().leader.unwrap().0;
     let done = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = cluster
         .live()

@@ -71,7 +71,7 @@ fn a_listener_is_one() {
     cluster.stop();
     assert_eq!(con.listen(), Err(ClusterError::Ended));
     assert_eq!(con.stop(), Ok(()), "it stopped already");
-    assert!(db.cluster().is_some());
+    assert!(db.cluster_status().is_some());
 }
 
 #[test]

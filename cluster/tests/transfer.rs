@@ -18,7 +18,7 @@ use support::{Cluster, Node, add, amount, eventually, free_addresses, open, para
 const RANKS: [u32; 3] = [1, 1, 1];
 
 fn counters(db: &Database) -> Counters {
-    db.cluster().unwrap().counters
+    db.cluster_status().unwrap().counters
 }
 
 /// Adds so many counters, many in one transaction.
@@ -74,7 +74,7 @@ fn a_transfer_goes_on_where_its_link_broke() {
     for part in [25, 50] {
         eventually("part of the image is made", || sum(&nodes, |c| c.pieces_sent) >= part);
         wires.iter().for_each(Proxy::cut);
-        let linked = |node: &Node| node.db.cluster().unwrap().members[2].connected;
+        let linked = |node: &Node| node.db.cluster_status().unwrap().members[2].connected;
         eventually("the link broke", || !nodes.iter().any(linked));
         add(&mut con, "meanwhile", 1).unwrap();
         wires.iter().for_each(Proxy::heal);

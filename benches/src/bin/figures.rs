@@ -191,7 +191,8 @@ fn cluster(effort: Effort, airports: &[Airport], order: &[String]) -> Result<(),
     let listeners =
         databases.iter().map(Database::spawn_listener).collect::<Result<Vec<_>, _>>()?;
     load(&databases[0], airports)?;
-    let leader = databases[0].cluster().and_then(|status| status.leader).map_or(0, |node| node.0);
+    let leader =
+        databases[0].cluster_status().and_then(|status| status.leader).map_or(0, |node| node.0);
     let follower = (leader + 1) % NODES;
     let mut at_leader = databases[leader as usize].connect()?;
     let mut at_follower = databases[follower as usize].connect()?;

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let (rounds, reads) = if quick { (4, 50) } else { (40, 500) };
     let nodes = open()?;
-    let status = nodes[0].cluster().ok_or("a cluster")?;
+    let status = nodes[0].cluster_status().ok_or("a cluster")?;
     let leader = status.leader.ok_or("a leader")?.0 as usize;
     let follower = (leader + 1) % nodes.len();
     let kinds = [

@@ -322,7 +322,7 @@ fn report_status(
     thread::spawn(move || {
         let mut last = None;
         while !quiet.load(Ordering::Relaxed) {
-            if let Some(status) = database.cluster() {
+            if let Some(status) = database.cluster_status() {
                 let now = (status.leader.map(|node| node.0), status.term);
                 if last != Some(now) {
                     last = Some(now);

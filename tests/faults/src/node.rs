@@ -172,7 +172,7 @@ impl Node {
 
 fn report_status(database: &Database) {
     let mut last = None;
-    while let Some(status) = database.cluster() {
+    while let Some(status) = database.cluster_status() {
         let now = (status.leader.map(|node| node.0 as usize), status.term);
         if last.replace(now) != Some(now) {
             say(&Report::Status { leader: now.0, term: now.1 });
