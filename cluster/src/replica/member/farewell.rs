@@ -192,7 +192,13 @@ impl Member {
             }
             return;
         }
-        let members: Vec<_> = config.into_iter().filter(|m| m.identity != leaver).collect();
+        // Another life of the leaver's node, a learner that came and went before it got the rank,
+        // is nobody to stay for.
+        let forgotten = |identity: Identity, rank| {
+            identity.node == leaver.node && rank == 0 && !node.is_linked(identity)
+        };
+        let mut members = config;
+        members.retain(|m| m.identity != leaver && !forgotten(m.identity, m.rank));
         if members.iter().all(|member| member.rank == 0) {
             if leaver == node.identity() && members.is_empty() {
                 self.tell_left(node);
@@ -269,8 +275,10 @@ impl Member {
                 *self.farewell.ended_at.insert(node.now)
             }
         };
+        // Who is being sent the state has not seen the end yet.
+        let helping = self.transfers.is_helping(node) && node.now < deadline;
         let patience = LINGER_MS.max(node.settings.departed_after_ms);
-        if self.all_know(node) || node.now >= ended_at + patience {
+        if self.all_know(node) || node.now >= ended_at + patience && !helping {
             self.end = Some(Ok(()));
         }
     }

@@ -65,6 +65,11 @@ impl Transfers {
         self.tails.clear();
     }
 
+    /// True if somebody who can be reached waits for the rest of an image.
+    pub(super) fn is_helping(&self, node: &Node) -> bool {
+        self.sending.keys().any(|receiver| node.is_linked(*receiver))
+    }
+
     /// A window was applied.
     pub(super) fn note_commit(&mut self, now: Ticks) {
         self.pace.note_commit(now);
