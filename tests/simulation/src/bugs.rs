@@ -26,11 +26,13 @@ pub enum Planted {
     LostByTermAlone,
     /// The leader takes requests that were meant for another term's leader.
     AnyTermAccepted,
+    /// Frames of an older connection are taken for frames of this one.
+    OldConnectionAccepted,
 }
 
 impl Planted {
     /// All of them, each with the number of seeds within which it must be found.
-    pub const ALL: [(Planted, u64); 11] = [
+    pub const ALL: [(Planted, u64); 12] = [
         (Planted::EarlyCommitWithoutTerm, 2_000),
         (Planted::EarlyCommitWithoutQuorum, 500),
         (Planted::StaleIncarnation, 500),
@@ -42,6 +44,7 @@ impl Planted {
         (Planted::DuplicateAccepted, 500),
         (Planted::LostByTermAlone, 1_000),
         (Planted::AnyTermAccepted, 3_000),
+        (Planted::OldConnectionAccepted, 200),
     ];
 
     /// The name on the command line.

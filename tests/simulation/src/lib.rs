@@ -13,12 +13,15 @@
 pub mod bugs;
 pub mod checker;
 mod clients;
+mod clock;
 mod faults;
 mod network;
 mod node;
 pub mod options;
+mod outputs;
 pub mod report;
 mod rng;
+mod transport;
 mod world;
 
 pub use bugs::Planted;

@@ -79,7 +79,7 @@ fn many(arguments: &Arguments) -> bool {
     let seeds = arguments.first..arguments.first.saturating_add(arguments.seeds);
     let outcome = search(seeds, &arguments.options);
     println!("{}", outcome.report);
-    for failure in &outcome.failures {
+    for failure in outcome.failures.iter().take(SHOWN_MAX) {
         println!(
             "FAILED {failure}\n       again with its trace: --replay {} --trace",
             failure.seed
@@ -93,6 +93,9 @@ fn many(arguments: &Arguments) -> bool {
     println!("{} seeds, {} failed", outcome.report.seeds, outcome.failures.len());
     good
 }
+
+/// How many failures are told one by one.
+const SHOWN_MAX: usize = 20;
 
 struct Outcome {
     report: Report,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use quorate_cluster::replica::{Replica, ReplicaSettings};
+use quorate_cluster::wire::Stamp;
 use quorate_consensus::Identity;
 use quorate_engine::{
     Access, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Connection, Database,
@@ -13,8 +14,9 @@ use quorate_engine::{
 use quorate_schema::Dictionary;
 
 use crate::bugs::Planted;
-use crate::network::Epoch;
+use crate::clock::Clock;
 use crate::options::Mix;
+use crate::transport::End;
 
 /// What every simulated database holds.
 pub(crate) const DDL: &str = "
@@ -35,11 +37,16 @@ pub(crate) struct Process {
     pub(crate) connection: Connection,
     pub(crate) database: Database,
     pub(crate) path: Arc<Capture>,
-    /// The links it believes in.
-    pub(crate) up: BTreeMap<usize, (Identity, Epoch)>,
-    /// The earliest wake-up in the queue.
+    /// The links it takes for up, by node.
+    pub(crate) up: BTreeMap<usize, End>,
+    /// What it stamps frames with, but for the connection's epoch.
+    pub(crate) stamp: Stamp,
+    pub(crate) clock: Clock,
+    /// The earliest wake-up in the queue, in the world's time.
     pub(crate) wake_at: u64,
     pub(crate) paused_until: u64,
+    /// When something of its clients was last acknowledged.
+    pub(crate) progress_at: u64,
     pub(crate) ended: bool,
     pub(crate) was_ready: bool,
     pub(crate) led: bool,
@@ -99,7 +106,7 @@ impl Process {
         bug: Option<Planted>,
         dictionary: &Dictionary,
         seed: u128,
-        now: u64,
+        (now, clock): (u64, Clock),
     ) -> Self {
         let path = Arc::new(Capture { origin: identity.incarnation.0, ..Capture::default() });
         let params = database_params(bug);
@@ -108,7 +115,8 @@ impl Process {
         let connection = database.connect().expect("the first connection");
         let settings = settings(identity, mix, bug);
         let dictionary = Arc::new(dictionary.clone());
-        let replica = Replica::new(settings, database.applier(), dictionary, seed, now);
+        let replica =
+            Replica::new(settings, database.applier(), dictionary, seed, clock.local(now));
         Self {
             identity,
             replica,
@@ -116,8 +124,11 @@ impl Process {
             database,
             path,
             up: BTreeMap::new(),
+            stamp: Stamp::default(),
+            clock,
             wake_at: u64::MAX,
             paused_until: 0,
+            progress_at: now,
             ended: false,
             was_ready: false,
             led: false,
@@ -155,7 +166,8 @@ fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSetti
 
 #[cfg(not(feature = "planted-bugs"))]
 fn plant(settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings {
-    let outside = matches!(bug, None | Some(Planted::StaleIncarnation));
+    let outside =
+        matches!(bug, None | Some(Planted::StaleIncarnation | Planted::OldConnectionAccepted));
     assert!(outside, "{bug:?} needs the feature planted-bugs");
     settings
 }

@@ -21,6 +21,8 @@ pub struct Report {
     pub in_doubt: u64,
     /// In doubt, and found committed later.
     pub in_doubt_committed: u64,
+    /// Answered as in doubt, and their fate was learnt later.
+    pub in_doubt_settled: u64,
     /// Given to a second leader because the first one's term ended without them.
     pub resubmissions: u64,
     /// Given again to the same leader, because the link broke.
@@ -61,6 +63,38 @@ pub struct Report {
     pub joint_configs: u64,
     /// Nodes that came back with their rank.
     pub rejoins: u64,
+    /// Links broken while an image was on its way over them.
+    pub images_cut: u64,
+    /// Leaders that crashed or were cut off in the middle of a joint change.
+    pub joint_leader_losses: u64,
+    /// Partitions in which only neighbours in a chain reached each other.
+    pub chains: u64,
+    /// Second processes under the id of a node that lived.
+    pub doubles: u64,
+    /// How often one was refused.
+    pub doubles_refused: u64,
+    /// How often one took the place of a node that was not heard from.
+    pub doubles_let_in: u64,
+    /// Times when the whole network was slow.
+    pub bursts: u64,
+    /// Clocks that jumped.
+    pub jumps: u64,
+    /// Pieces of frames on streams.
+    pub segments: u64,
+    /// Bytes under way on links that broke.
+    pub cut_bytes: u64,
+    /// Segments with a flipped bit.
+    pub corrupted: u64,
+    /// Connections that began with bytes of an older one.
+    pub replays: u64,
+    /// Links ended for what arrived on them.
+    pub links_ended: u64,
+    /// Broken links of which one end did not notice for long.
+    pub half_open: u64,
+    /// Runs in liveness mode.
+    pub liveness: u64,
+    /// The longest time without a commit at a client of the core in liveness mode, ms.
+    pub longest_gap_ms: u64,
 }
 
 /// A run that broke a promise, or did not come together again.
@@ -79,9 +113,11 @@ pub struct Failure {
 impl Report {
     /// Adds what another run saw.
     pub fn add(&mut self, other: &Report) {
+        let longest = self.longest_gap_ms.max(other.longest_gap_ms);
         for (sum, part) in self.fields_mut().into_iter().zip(other.fields()) {
             *sum.1 += part.1;
         }
+        self.longest_gap_ms = longest;
     }
 
     /// Adds what a replica counted during its life.
@@ -105,12 +141,16 @@ impl Report {
             return Vec::new(); // too few to demand anything of the rare ones
         }
         let minimum = |name: &str| match name {
-            "acknowledged" => 5_000,
-            "leader_changes" | "early_commits" => 300,
-            "conflicts" | "partitions" | "crashes" | "odd_messages" | "cuts" => 100,
+            "segments" => 100_000,
+            "acknowledged" | "cut_bytes" => 5_000,
+            "replays" | "links_ended" | "half_open" | "cuts" => 100,
+            "early_commits" | "leader_changes" | "odd_messages" => 100,
+            "conflicts" | "partitions" | "crashes" | "images_cut" => 50,
+            "jumps" | "bursts" | "doubles" | "chains" | "doubles_refused" => 20,
             "truncations" | "early_commits_ahead" | "in_doubt" | "no_quorum" | "pauses" => 20,
-            "vetoes" | "detaches" => 20,
+            "vetoes" | "detaches" | "in_doubt_settled" => 20,
             "images" | "images_broken" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
+            "corrupted" | "doubles_let_in" | "liveness" => 10,
             "resubmissions" | "duplicates" | "repeats" | "images_resumed" => 5,
             "in_doubt_committed" => 1,
             _ => 0,
@@ -136,6 +176,7 @@ impl Report {
             ("no_quorum", &mut self.no_quorum),
             ("in_doubt", &mut self.in_doubt),
             ("in_doubt_committed", &mut self.in_doubt_committed),
+            ("in_doubt_settled", &mut self.in_doubt_settled),
             ("resubmissions", &mut self.resubmissions),
             ("repeats", &mut self.repeats),
             ("duplicates", &mut self.duplicates),
@@ -156,6 +197,22 @@ impl Report {
             ("images_resumed", &mut self.images_resumed),
             ("joint_configs", &mut self.joint_configs),
             ("rejoins", &mut self.rejoins),
+            ("images_cut", &mut self.images_cut),
+            ("joint_leader_losses", &mut self.joint_leader_losses),
+            ("chains", &mut self.chains),
+            ("doubles", &mut self.doubles),
+            ("doubles_refused", &mut self.doubles_refused),
+            ("doubles_let_in", &mut self.doubles_let_in),
+            ("bursts", &mut self.bursts),
+            ("jumps", &mut self.jumps),
+            ("segments", &mut self.segments),
+            ("cut_bytes", &mut self.cut_bytes),
+            ("corrupted", &mut self.corrupted),
+            ("replays", &mut self.replays),
+            ("links_ended", &mut self.links_ended),
+            ("half_open", &mut self.half_open),
+            ("liveness", &mut self.liveness),
+            ("longest_gap_ms", &mut self.longest_gap_ms),
         ]
     }
 }

@@ -1,19 +1,22 @@
 //! The event queue, and the loop that takes one event after another.
+//!
+//! Processes live in *slots*: the first so many are the nodes, by id; behind them as many again for
+//! doubles, second processes under the same ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use quorate_cluster::ClusterError;
-use quorate_cluster::replica::{Channel, Input, Output, PeerMessage};
+use quorate_cluster::replica::Input;
 use quorate_consensus::{EntryIndex, Identity, Role};
-use quorate_engine::{CommitError, CommitOptions, Index, Outcome, TransactionId};
+use quorate_engine::{CommitOptions, TransactionId};
 use quorate_schema::Dictionary;
 
 use crate::bugs::Planted;
 use crate::checker::Checker;
 use crate::clients::{History, look};
+use crate::clock::Clock;
 use crate::faults::Fault;
-use crate::network::{Epoch, Network};
+use crate::network::{LinkId, Network, Path};
 use crate::node::{DDL, Process};
 use crate::options::{Mix, Options};
 use crate::report::{Failure, Report};
@@ -22,19 +25,23 @@ use crate::rng::Rng;
 /// Something that is going to happen.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Deliver { from: Identity, to: Identity, epoch: Epoch, ghost: bool, message: Box<PeerMessage> },
-    Wake { node: usize, life: u64 },
-    Client { node: usize, life: u64 },
+    Arrive { path: Path },
+    Frame { from: Identity, to: Identity, slot: usize, link: LinkId, ghost: bool, frame: Vec<u8> },
+    Wake { slot: usize, life: u64 },
+    Client { slot: usize, life: u64 },
     Connect { a: usize, b: usize },
-    Break { a: usize, b: usize, epoch: Epoch },
-    LinkDown { node: usize, peer: usize, epoch: Epoch },
-    Restart { node: usize },
+    Break { a: usize, b: usize, link: LinkId },
+    LinkDown { slot: usize, peer: usize, link: LinkId },
+    Restart { slot: usize },
     Strike(Fault),
-    Isolate { node: usize },
-    Allow { node: usize, life: u64 },
-    Gone { node: usize, life: u64 },
-    Leave { node: usize, life: u64 },
-    HealNode { node: usize },
+    Isolate { slot: usize },
+    Allow { slot: usize, life: u64 },
+    Gone { slot: usize, life: u64 },
+    Leave { slot: usize, life: u64 },
+    Resume { slot: usize },
+    EndDouble { slot: usize },
+    Sweep,
+    HealNode { slot: usize },
     Heal,
 }
 
@@ -48,26 +55,36 @@ pub(crate) struct World {
     /// By time, then by order of planning.
     queue: BTreeMap<(u64, u64), Event>,
     planned: u64,
-    /// Processes by node; none while a node is down.
+    /// Processes by slot; none while there is none.
     pub(crate) nodes: Vec<Option<Process>>,
-    /// How often each node was started.
+    /// How often a process was started in each slot.
     pub(crate) lives: Vec<u64>,
     pub(crate) network: Network,
     pub(crate) history: History,
     checker: Checker,
     pub(crate) report: Report,
+    /// Everybody was there once: faults may begin in liveness mode.
+    pub(crate) formed: bool,
+    formed_at: u64,
     /// No more faults.
     pub(crate) calm: bool,
     /// The orderly end has begun.
-    stopping: bool,
+    pub(crate) stopping: bool,
     /// All nodes leave, each by itself.
-    leaving: bool,
+    pub(crate) leaving: bool,
     trace: Vec<String>,
-    in_doubt: BTreeMap<TransactionId, ()>,
+    pub(crate) in_doubt: BTreeMap<TransactionId, ()>,
+    /// Slots whose processes were not members any more when that was looked at last.
+    taken_over: Vec<usize>,
+    /// Images on their way, from slot to slot.
+    pub(crate) transfers: BTreeSet<(usize, usize)>,
 }
 
 /// How long a cluster may take, once calm, until everybody is back and commits, ms.
 const RECOVERY_LIMIT_MS: u64 = 30_000;
+
+/// How long a client of the core may see nothing committed in liveness mode, ms of the world.
+const PROGRESS_LIMIT_MS: u64 = 6_000;
 
 /// How many operations a node has open at most.
 const OPEN_MAX: usize = 6;
@@ -82,6 +99,7 @@ pub fn run(seed: u64, options: &Options) -> (Report, Option<Failure>) {
         Err(panic) => Some(format!("panic: {}", text_of(panic.as_ref()))),
     };
     world.report.seeds = 1;
+    world.report.liveness = u64::from(!world.mix.core.is_empty());
     world.report.early_commits_ahead = world.checker.early_ahead;
     let failure = what.map(|what| {
         let trace = std::mem::take(&mut world.trace);
@@ -109,26 +127,31 @@ impl World {
             now: 0,
             queue: BTreeMap::new(),
             planned: 0,
-            nodes: (0..count).map(|_| None).collect(),
-            lives: vec![0; count],
+            nodes: (0..2 * count).map(|_| None).collect(),
+            lives: vec![0; 2 * count],
             network: Network::default(),
             history: History::default(),
             checker: Checker::default(),
             report: Report::default(),
+            formed: false,
+            formed_at: 0,
             calm: false,
             stopping: false,
             leaving: false,
             trace: Vec::new(),
             in_doubt: BTreeMap::new(),
+            taken_over: Vec::new(),
+            transfers: BTreeSet::new(),
         }
     }
 
     fn live(&mut self) -> Result<(), String> {
         let mix = self.mix.clone();
         self.note(|| format!("{mix:?}"));
-        for node in 0..self.nodes.len() {
+        self.slow_some_ways();
+        for slot in 0..self.nodes.len() / 2 {
             let wait = self.rng.below(200);
-            self.after(wait, Event::Restart { node });
+            self.after(wait, Event::Restart { slot });
         }
         for fault in Fault::ALL {
             self.plan_fault(fault);
@@ -144,35 +167,106 @@ impl World {
         if self.rng.below(4) == 0 { self.leave_all() } else { self.stop_all() }
     }
 
+    /// Some ways are slower than others, also than the way back; all those of a slow node are.
+    fn slow_some_ways(&mut self) {
+        let slots = self.nodes.len();
+        for from in 0..slots {
+            for to in 0..slots {
+                let slow_node = self.mix.slow_node == Some(from) || self.mix.slow_node == Some(to);
+                let times = if slow_node { 10 } else { 1 + self.rng.below(self.mix.asymmetry + 1) };
+                if !(self.mix.core.get(from) == Some(&true) && self.mix.core.get(to) == Some(&true))
+                {
+                    self.network.slow_down(from, to, times);
+                }
+            }
+        }
+    }
+
     fn calm_down(&mut self) {
         self.note(|| "calm".to_string());
         self.calm = true;
-        self.network.heal();
         self.mix.loss = 0;
         self.mix.repeat = 0;
+        self.mix.corrupt = 0;
+        self.mix.replay = 0;
+        self.mix.half_open = 0;
         for process in self.nodes.iter_mut().flatten() {
             process.paused_until = 0;
+        }
+        self.heal(None);
+        for slot in self.nodes.len() / 2..self.nodes.len() {
+            self.after(0, Event::EndDouble { slot });
+        }
+        self.after(1_000, Event::Sweep);
+    }
+
+    /// Once calm: a process whose place another one took, under the same id, is not taken in again.
+    /// Whoever runs it has to start it anew.
+    fn sweep(&mut self) {
+        if self.stopping {
+            return;
+        }
+        let cores = self.nodes.iter().flatten().filter_map(|process| process.replica.core());
+        let newest = cores.max_by_key(|core| core.commit());
+        let Some((commit, config)) = newest.map(|core| (core.commit(), core.config().clone()))
+        else {
+            return;
+        };
+        let out: Vec<usize> = (0..self.nodes.len())
+            .filter(|slot| {
+                let process = self.nodes[*slot].as_ref();
+                process
+                    .and_then(|process| process.replica.core())
+                    .is_some_and(|core| core.commit() < commit && !config.contains(core.identity()))
+            })
+            .collect();
+        let before = std::mem::replace(&mut self.taken_over, out.clone());
+        for slot in out.iter().filter(|slot| before.contains(slot)) {
+            self.note(|| format!("the process in slot {slot} was replaced: it starts anew"));
+            self.bury(*slot);
+            self.after(1, Event::Restart { slot: *slot });
+        }
+        self.after(1_000, Event::Sweep);
+    }
+
+    /// Walls fall: what waited behind them goes on, who was cut off dials.
+    fn heal(&mut self, around: Option<usize>) {
+        for (path, count) in self.network.heal(around) {
+            for _ in 0..count {
+                let wait = self.rng.between(1, 40);
+                self.after(wait, Event::Arrive { path });
+            }
         }
         self.connect_all();
     }
 
     fn connect_all(&mut self) {
         for a in 0..self.nodes.len() {
-            for b in 0..a {
+            self.connect_from(a, 0..a);
+        }
+    }
+
+    pub(crate) fn connect_from(&mut self, a: usize, others: std::ops::Range<usize>) {
+        for b in others.filter(|b| *b != a) {
+            if self.nodes[a].is_some() && self.nodes[b].is_some() {
                 let wait = self.rng.between(1, 30);
                 self.after(wait, Event::Connect { a, b });
             }
         }
     }
 
-    /// Everybody is there with rank and leader, holds the same, and nothing is under way.
+    /// Every node is there once with rank and leader, holds the same, and nothing is under way.
     fn is_whole(&self) -> bool {
-        let mut applied = self.nodes.iter().map(|process| {
-            let process = process.as_ref()?;
+        let count = self.nodes.len() / 2;
+        let mut applied = (0..count).map(|node| {
+            let process = match (&self.nodes[node], &self.nodes[count + node]) {
+                (Some(process), None) | (None, Some(process)) => process,
+                _ => return None,
+            };
             process.replica.status().ready.then(|| process.database.visible_index())
         });
         let Some(Some(first)) = applied.next() else { return false };
-        let whos = (0..self.nodes.len()).map(|node| (node as u64, self.lives[node]));
+        let whos = (0..self.nodes.len()).map(|slot| (slot as u64, self.lives[slot]));
         applied.all(|index| index == Some(first))
             && self.report.acknowledged > 0
             && whos.into_iter().all(|who| self.history.open(who) == 0)
@@ -192,8 +286,8 @@ impl World {
     fn stop_all(&mut self) -> Result<(), String> {
         self.checker.end_begins();
         self.stopping = true;
-        for node in 0..self.nodes.len() {
-            self.step(node, Input::Stop)?;
+        for slot in 0..self.nodes.len() {
+            self.step(slot, Input::Stop)?;
         }
         let limit = self.now + 10_000;
         let ended = |world: &World| world.nodes.iter().flatten().all(|process| process.ended);
@@ -212,9 +306,9 @@ impl World {
         self.checker.end_begins();
         self.stopping = true;
         self.leaving = true;
-        for node in 0..self.nodes.len() {
-            let (wait, life) = (self.rng.below(20), self.lives[node]);
-            self.after(wait, Event::Leave { node, life });
+        for slot in 0..self.nodes.len() {
+            let (wait, life) = (self.rng.below(20), self.lives[slot]);
+            self.after(wait, Event::Leave { slot, life });
         }
         let limit = self.now + 40_000; // one that hears of nobody any more gives up after 30 s
         let ended = |world: &World| world.nodes.iter().flatten().all(|process| process.ended);
@@ -230,15 +324,19 @@ impl World {
             None => "down".to_string(),
             Some(process) => {
                 let status = process.replica.status();
+                let config = process.replica.core().map(|core| core.config());
+                let members = config.iter().flat_map(|config| &config.current);
+                let members = members.map(|m| format!("{:?}={}", m.identity, m.rank));
                 format!(
-                    "{:?} {:?} {:?} {:?} leader {:?} at {:?} waits for {:?}",
+                    "{:?} {:?} {:?} {:?} leader {:?} at {:?} waits for {:?} config {}",
                     process.identity,
                     status.phase,
                     status.role,
                     status.term,
                     status.leader,
                     process.database.visible_index(),
-                    status.waiting_for
+                    status.waiting_for,
+                    members.collect::<Vec<_>>().join(" ")
                 )
             }
         };
@@ -264,130 +362,99 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Deliver { .. } => self.deliver(event),
-            Event::Wake { node, life } => self.wake(node, life),
-            Event::Client { node, life } => self.client(node, life),
-            Event::Connect { a, b } => self.connect(a, b),
-            Event::Break { a, b, epoch } => {
-                if self.network.epoch(a, b) == Some(epoch) {
-                    self.break_link(a, b, 20);
-                }
-                Ok(())
+            Event::Arrive { path } => self.arrive(path)?,
+            Event::Frame { .. } => self.frame(event)?,
+            Event::Wake { slot, life } => self.wake(slot, life)?,
+            Event::Client { slot, life } => self.client(slot, life)?,
+            Event::Connect { a, b } => self.connect(a, b)?,
+            Event::Break { a, b, link } if self.network.link(a, b) == Some(link) => {
+                self.break_link(a, b, 20);
             }
-            Event::LinkDown { node, peer, epoch } => self.link_down(node, peer, epoch),
-            Event::Restart { node } => self.restart(node),
-            Event::Strike(fault) => self.strike(fault),
-            Event::Allow { node, life } if self.lives[node] == life => {
-                self.step(node, Input::Veto { on: false })
+            Event::LinkDown { slot, peer, link } if self.is_paused(slot) => {
+                let at = self.nodes[slot].as_ref().map_or(self.now, |p| p.paused_until);
+                self.at(at, Event::LinkDown { slot, peer, link });
             }
-            Event::Allow { .. } => Ok(()),
-            Event::Leave { node, life } if self.lives[node] == life => {
-                self.step(node, Input::Detach)
+            Event::LinkDown { slot, peer, link } => self.link_down(slot, peer, link)?,
+            Event::Restart { slot } => self.restart(slot)?,
+            Event::Strike(fault) => self.strike(fault)?,
+            Event::Allow { slot, life } if self.lives[slot] == life => {
+                self.step(slot, Input::Veto { on: false })?;
             }
-            Event::Leave { .. } => Ok(()),
-            Event::Gone { node, life } => {
-                self.gone(node, life);
-                Ok(())
+            Event::Leave { slot, life } if self.lives[slot] == life => {
+                self.step(slot, Input::Detach)?;
             }
-            Event::Isolate { node } => {
-                self.isolate(node);
-                Ok(())
-            }
-            Event::HealNode { node } => {
-                self.network.heal_node(node);
-                self.connect_all();
-                Ok(())
-            }
-            Event::Heal => {
-                self.network.heal();
-                self.connect_all();
-                Ok(())
-            }
-        }
-    }
-
-    fn restart(&mut self, node: usize) -> Result<(), String> {
-        self.lives[node] += 1;
-        let keeps = self.options.bug == Some(Planted::StaleIncarnation);
-        let life = if keeps { 1 } else { self.lives[node] };
-        let identity = Identity::new(node as u32, (u128::from(life) << 96) | (node as u128 + 1));
-        let seed = u128::from(self.rng.bits());
-        let (mix, bug) = (&self.mix, self.options.bug);
-        let process = Process::start(identity, mix, bug, &self.dictionary, seed, self.now);
-        self.nodes[node] = Some(process);
-        self.checker.started(identity);
-        self.note(|| format!("start of {identity:?}"));
-        let life = self.lives[node];
-        self.after(1, Event::Client { node, life });
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            let wait = self.rng.between(1, 30);
-            self.after(wait, Event::Connect { a: node, b: peer });
-        }
-        self.step(node, Input::Tick { random: 0 })
-    }
-
-    fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
-        let walled = self.network.is_walled(a, b) || self.network.is_walled(b, a);
-        if walled || self.network.epoch(a, b).is_some() {
-            return Ok(());
-        }
-        let up = |process: &Option<Process>| process.as_ref().is_some_and(|p| !p.ended);
-        if !up(&self.nodes[a]) || !up(&self.nodes[b]) {
-            return Ok(());
-        }
-        let epoch = self.network.connect(a, b);
-        for (node, peer) in [(a, b), (b, a)] {
-            self.link_up(node, peer, epoch)?;
+            Event::Break { .. } | Event::Allow { .. } | Event::Leave { .. } => {}
+            Event::Gone { slot, life } => self.gone(slot, life),
+            Event::Resume { slot } => self.connect_from(slot, 0..self.nodes.len()),
+            Event::EndDouble { slot } if self.calm => self.resolve_double(slot),
+            Event::EndDouble { slot } => self.end_double(slot),
+            Event::Sweep => self.sweep(),
+            Event::Isolate { slot } => self.isolate(slot),
+            Event::HealNode { slot } => self.heal(Some(slot)),
+            Event::Heal => self.heal(None),
         }
         Ok(())
     }
 
-    fn link_up(&mut self, node: usize, peer: usize, epoch: Epoch) -> Result<(), String> {
-        let identity = self.nodes[peer].as_ref().expect("checked by the caller").identity;
-        let process = self.nodes[node].as_mut().expect("checked by the caller");
-        if let Some((old, _)) = process.up.insert(peer, (identity, epoch)) {
-            self.step(node, Input::PeerDown { peer: old })?;
-        }
-        self.step(node, Input::PeerUp { peer: identity })
-    }
-
-    fn link_down(&mut self, node: usize, peer: usize, epoch: Epoch) -> Result<(), String> {
-        let Some(process) = &mut self.nodes[node] else { return Ok(()) };
-        match process.up.get(&peer) {
-            Some((identity, up)) if *up == epoch => {
-                let identity = *identity;
-                process.up.remove(&peer);
-                self.step(node, Input::PeerDown { peer: identity })
-            }
-            _ => Ok(()),
+    /// Of two processes under one id one has to go: the one the others can do without.
+    fn resolve_double(&mut self, slot: usize) {
+        let original = self.node_of(slot);
+        let both = self.nodes[slot].is_some() && self.nodes[original].is_some();
+        if both && !self.can_lose(slot) && self.can_lose(original) {
+            self.note(|| format!("the double at {slot} stays, {original} ends"));
+            self.bury(original);
+            self.connect_from(slot, 0..self.nodes.len());
+        } else if both {
+            self.end_double(slot);
         }
     }
 
-    fn deliver(&mut self, event: Event) -> Result<(), String> {
-        let Event::Deliver { from, to, epoch, ghost, message } = event else { return Ok(()) };
-        let node = to.node.0 as usize;
-        let Some(process) = &self.nodes[node] else { return Ok(()) };
-        if process.paused_until > self.now {
-            let at = process.paused_until;
-            self.at(at, Event::Deliver { from, to, epoch, ghost, message });
+    /// The id of a slot's node.
+    pub(crate) fn node_of(&self, slot: usize) -> usize {
+        slot % (self.nodes.len() / 2)
+    }
+
+    pub(crate) fn is_paused(&self, slot: usize) -> bool {
+        self.nodes[slot].as_ref().is_some_and(|process| process.paused_until > self.now)
+    }
+
+    pub(crate) fn bug(&self) -> Option<Planted> {
+        self.options.bug
+    }
+
+    fn restart(&mut self, slot: usize) -> Result<(), String> {
+        let twin = self.nodes.len() / 2 + self.node_of(slot);
+        let other_serves = self.calm && slot != twin && self.nodes[twin].is_some();
+        if self.nodes[slot].is_some() || other_serves || self.calm && slot == twin {
             return Ok(());
         }
-        let known = process.up.get(&(from.node.0 as usize)).is_some_and(|up| up.1 == epoch);
-        if process.identity != to || (!known && !ghost) {
-            return Ok(());
-        }
-        self.report.odd_messages += u64::from(!known);
-        self.note(|| format!("{from:?} -> {to:?} {message:?}"));
-        self.step(node, Input::Receive { from, message: *message })
+        self.lives[slot] += 1;
+        let keeps = self.options.bug == Some(Planted::StaleIncarnation) && slot != twin;
+        let life = if keeps { 1 } else { self.lives[slot] };
+        let incarnation = (u128::from(life) << 96) | (slot as u128 + 1);
+        let identity = Identity::new(self.node_of(slot) as u32, incarnation);
+        let seed = u128::from(self.rng.bits());
+        let drift = self.mix.drift;
+        let rate = self.rng.between(1_000 - drift, 1_000 + drift);
+        let clock = Clock::new(self.now, self.rng.below(1_000_000), rate);
+        let (mix, bug) = (&self.mix, self.options.bug);
+        let process = Process::start(identity, mix, bug, &self.dictionary, seed, (self.now, clock));
+        self.nodes[slot] = Some(process);
+        self.checker.started(identity);
+        self.note(|| format!("start of {identity:?} in slot {slot}"));
+        let life = self.lives[slot];
+        self.after(1, Event::Client { slot, life });
+        self.connect_from(slot, 0..self.nodes.len());
+        self.step(slot, Input::Tick { random: 0 })
     }
 
-    fn wake(&mut self, node: usize, life: u64) -> Result<(), String> {
+    fn wake(&mut self, slot: usize, life: u64) -> Result<(), String> {
         let now = self.now;
         let random = self.rng.bits();
-        if self.lives[node] != life {
+        if self.lives[slot] != life {
             return Ok(());
         }
-        let Some(process) = &mut self.nodes[node] else { return Ok(()) };
+        let Some(process) = &mut self.nodes[slot] else { return Ok(()) };
         if process.wake_at > now {
             return Ok(()); // another wake-up took its place
         }
@@ -395,213 +462,122 @@ impl World {
         if process.paused_until > now {
             process.wake_at = process.paused_until;
             let at = process.paused_until;
-            self.at(at, Event::Wake { node, life });
+            self.at(at, Event::Wake { slot, life });
             return Ok(());
         }
-        self.step(node, Input::Tick { random })
+        self.step(slot, Input::Tick { random })
     }
 
-    fn client(&mut self, node: usize, life: u64) -> Result<(), String> {
-        if self.lives[node] != life || self.calm && self.report.acknowledged > 20 {
+    fn client(&mut self, slot: usize, life: u64) -> Result<(), String> {
+        if self.lives[slot] != life || self.calm && self.report.acknowledged > 20 {
             return Ok(());
         }
         let wait = 1 + self.rng.below(2 * self.mix.transaction_every_ms);
-        self.after(wait, Event::Client { node, life });
-        let who = (node as u64, life);
-        let Some(process) = &mut self.nodes[node] else { return Ok(()) };
+        self.after(wait, Event::Client { slot, life });
+        self.check_progress(slot)?;
+        let who = (slot as u64, life);
+        let Some(process) = &mut self.nodes[slot] else { return Ok(()) };
         let ready = !process.ended && process.replica.core().is_some();
         if !ready || process.paused_until > self.now || self.history.open(who) >= OPEN_MAX {
             return Ok(());
         }
         if self.rng.below(20) == 0 {
-            look(&mut process.connection).map_err(|what| format!("on node {node}: {what}"))?;
+            look(&mut process.connection).map_err(|what| format!("on node {slot}: {what}"))?;
         }
         let path = process.path.clone();
         let connection = &mut process.connection;
         let take = || path.take();
         match self.history.begin(&mut self.rng, &self.mix, who, connection, take)? {
             Some((_, submission)) => {
-                self.step(node, Input::Submit(submission, CommitOptions::default()))
+                self.step(slot, Input::Submit(submission, CommitOptions::default()))
             }
             None => Ok(()),
         }
     }
 
-    /// Steps a node's replica and does what it wants done.
-    pub(crate) fn step(&mut self, node: usize, input: Input) -> Result<(), String> {
-        let Some(process) = &mut self.nodes[node] else { return Ok(()) };
-        let mut outputs = Vec::new();
-        process.replica.step(self.now, input, &mut outputs);
-        for output in outputs {
-            self.obey(node, output)?;
+    /// In liveness mode clients of the core commit all the time, whatever happens elsewhere.
+    fn check_progress(&mut self, slot: usize) -> Result<(), String> {
+        if !self.formed || self.calm || !self.in_core(slot) {
+            return Ok(());
         }
-        self.look(node)?;
-        self.plan_wake(node);
+        let Some(process) = &self.nodes[slot] else {
+            return Err(format!("{slot}, of the spared core, is down"));
+        };
+        let gap = self.now - process.progress_at.max(self.formed_at);
+        self.report.longest_gap_ms = self.report.longest_gap_ms.max(gap);
+        if gap <= PROGRESS_LIMIT_MS {
+            return Ok(());
+        }
+        let (core, state) = (&self.mix.core, self.describe());
+        Err(format!("no commit at {slot} of the core {core:?} for {gap} ms: {state}"))
+    }
+
+    /// Steps a process's replica and does what it wants done.
+    pub(crate) fn step(&mut self, slot: usize, input: Input) -> Result<(), String> {
+        let now = self.now;
+        let Some(process) = &mut self.nodes[slot] else { return Ok(()) };
+        let mut outputs = Vec::new();
+        process.replica.step(process.clock.local(now), input, &mut outputs);
+        for output in outputs {
+            self.obey(slot, output)?;
+        }
+        self.look(slot)?;
+        self.plan_wake(slot);
         Ok(())
     }
 
-    fn plan_wake(&mut self, node: usize) {
-        let life = self.lives[node];
+    fn plan_wake(&mut self, slot: usize) {
+        let life = self.lives[slot];
         let now = self.now;
-        let Some(process) = &mut self.nodes[node] else { return };
-        let at = process.replica.next_wakeup().max(now + 1);
+        let Some(process) = &mut self.nodes[slot] else { return };
+        let at = process.clock.world(process.replica.next_wakeup()).max(now + 1);
         if at < process.wake_at {
             process.wake_at = at;
-            self.at(at, Event::Wake { node, life });
+            self.at(at, Event::Wake { slot, life });
         }
     }
 
-    fn obey(&mut self, node: usize, output: Output) -> Result<(), String> {
-        match output {
-            Output::Send { to, message } => {
-                self.send(node, to, message);
-                Ok(())
-            }
-            Output::Complete { id, result } => {
-                self.completed(node, id, &result.map(|acknowledged| acknowledged.index))
-            }
-            Output::Settled { id, committed } => {
-                self.in_doubt.remove(&id);
-                self.report.in_doubt_committed += u64::from(committed.is_some());
-                self.history.settled(id, committed);
-                self.raise_low_water(node);
-                Ok(())
-            }
-            Output::Event(event) => {
-                self.note(|| format!("node {node}: {event:?}"));
-                Ok(())
-            }
-            Output::Stamp { .. }
-            | Output::Reborn { .. }
-            | Output::Nodes(_)
-            | Output::AdminAnswer { .. }
-            | Output::Fresh { .. }
-            | Output::Outcome { .. }
-            | Output::Through { .. } => Ok(()),
-            Output::EndRefused(_) => {
-                self.note(|| format!("node {node} may not leave"));
-                // It holds all the rank: it goes on, and asks again when the others have left.
-                if self.stopping {
-                    let life = self.lives[node];
-                    self.after(100, Event::Leave { node, life });
-                }
-                Ok(())
-            }
-            Output::Finished(result) => {
-                let process = self.nodes[node].as_mut().ok_or("a dead node finished")?;
-                process.ended = true;
-                self.close_links(node);
-                if !self.stopping {
-                    // It left alone, or gave up leaving for want of a quorum.
-                    let (wait, life) = (self.mix.delay_ms + 2, self.lives[node]);
-                    self.after(wait, Event::Gone { node, life });
-                    return match result {
-                        Ok(()) | Err(ClusterError::NoQuorum) => Ok(()),
-                        Err(error) => Err(format!("node {node} ended: {error}")),
-                    };
-                }
-                match result {
-                    Err(ClusterError::NoQuorum) if self.leaving => Ok(()),
-                    result => result.map_err(|error| format!("node {node} ended: {error}")),
-                }
-            }
-        }
-    }
-
-    /// A process that ends in order closes its links behind its last words.
-    fn close_links(&mut self, node: usize) {
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            if let Some(epoch) = self.network.epoch(node, peer) {
-                let wait = self.mix.delay_ms + 1;
-                self.after(wait, Event::Break { a: node, b: peer, epoch });
-            }
-        }
-    }
-
-    fn completed(
-        &mut self,
-        node: usize,
-        id: TransactionId,
-        result: &Result<Index, CommitError>,
-    ) -> Result<(), String> {
-        self.note(|| format!("node {node}: {id:?} ends as {result:?}"));
-        match result {
-            Ok(index) => {
-                self.report.acknowledged += 1;
-                let process = self.nodes[node].as_ref().ok_or("a dead node answered")?;
-                let outcome = process.database.known_outcome(id);
-                if outcome != Outcome::Committed(*index) && outcome != Outcome::Forgotten {
-                    return Err(format!("{id:?} acknowledged at {index:?}, but it is {outcome:?}"));
-                }
-            }
-            Err(CommitError::Conflict) => self.report.conflicts += 1,
-            Err(CommitError::NoQuorum { .. }) => self.report.no_quorum += 1,
-            Err(CommitError::InDoubt(_)) => {
-                self.report.in_doubt += 1;
-                self.in_doubt.insert(id, ());
-            }
-            Err(_) => {}
-        }
-        self.history.answered(id, result)?;
-        self.raise_low_water(node);
-        Ok(())
-    }
-
-    /// What is settled for good may be forgotten: everything below what is open or in doubt.
-    fn raise_low_water(&mut self, node: usize) {
-        let who = (node as u64, self.lives[node]);
-        let Some(process) = &self.nodes[node] else { return };
-        let doubtful = self.in_doubt.keys().any(|id| id.origin == process.identity.incarnation.0);
-        if !doubtful && self.history.open(who) == 0 {
-            process.path.set_low_water(process.path.newest_sequence() + 1);
-        }
-    }
-
-    fn send(&mut self, node: usize, to: Identity, message: PeerMessage) {
-        let peer = to.node.0 as usize;
-        let Some(process) = &self.nodes[node] else { return };
-        let from = process.identity;
-        let Some((linked, epoch)) = process.up.get(&peer).copied() else { return };
-        assert_eq!(linked, to, "sent to an incarnation that is not linked");
-        let path: (usize, usize, Channel) = (node, peer, message.channel());
-        let arrivals = self.network.arrivals(&mut self.rng, &self.mix, self.now, path);
-        self.report.odd_messages += u64::from(arrivals.len() != 1);
-        for at in arrivals {
-            let ghost = self.rng.chance(self.mix.ghost);
-            let message = Box::new(message.clone());
-            self.at(at, Event::Deliver { from, to, epoch, ghost, message });
-        }
-    }
-
-    /// Lets the checker look at what the node holds now.
-    fn look(&mut self, node: usize) -> Result<(), String> {
-        let Some(process) = &mut self.nodes[node] else { return Ok(()) };
+    /// Lets the checker look at what the process holds now.
+    fn look(&mut self, slot: usize) -> Result<(), String> {
+        let Some(process) = &mut self.nodes[slot] else { return Ok(()) };
         let identity = process.identity;
         let applier = process.database.applier();
         self.checker.look_at_state(identity, applier.applied(), applier.state_hash())?;
-        if !process.was_ready && process.replica.status().ready {
-            process.was_ready = true;
-            self.report.rejoins += u64::from(self.lives[node] > 1);
-        }
+        let is_new = !process.was_ready && process.replica.status().ready;
+        process.was_ready |= is_new;
         let leads = process.replica.core().is_some_and(|core| core.role() == Role::Leader);
         let began = leads && !std::mem::replace(&mut process.led, leads);
+        process.led = leads;
+        if is_new {
+            self.report.rejoins += u64::from(self.lives[slot] > 1);
+            self.note_formed();
+        }
         if began && !self.calm && self.rng.chance(self.mix.trap) {
             let reach = *self.rng.pick(&[1, 6]);
             let wait = self.rng.below(reach * self.mix.delay_ms + 1);
-            self.after(wait, Event::Isolate { node });
+            self.after(wait, Event::Isolate { slot });
         }
-        let leader_commit = self.leader_commit(node);
-        let Some(process) = &self.nodes[node] else { return Ok(()) };
+        let leader_commit = self.leader_commit(slot);
+        let Some(process) = &self.nodes[slot] else { return Ok(()) };
         match process.replica.core() {
             Some(core) => self.checker.look(core, leader_commit),
             None => Ok(()),
         }
     }
 
-    fn leader_commit(&self, node: usize) -> Option<EntryIndex> {
-        let core = self.nodes[node].as_ref()?.replica.core()?;
-        let leader = core.leader()?;
-        let leader = self.nodes[leader.node.0 as usize].as_ref()?.replica.core()?;
+    fn note_formed(&mut self) {
+        let nodes = self.nodes.iter().take(self.nodes.len() / 2);
+        let all = nodes.into_iter().all(|p| p.as_ref().is_some_and(|p| p.was_ready));
+        if all && !self.formed {
+            (self.formed, self.formed_at) = (true, self.now);
+        }
+    }
+
+    fn leader_commit(&self, slot: usize) -> Option<EntryIndex> {
+        let core = self.nodes[slot].as_ref()?.replica.core()?;
+        let identity = core.leader()?;
+        let leader = self.nodes.iter().flatten().find(|process| process.identity == identity)?;
+        let leader = leader.replica.core()?;
         let leads = leader.role() == Role::Leader && leader.term() == core.term();
         leads.then(|| leader.commit())
     }
@@ -610,7 +586,7 @@ impl World {
         self.at(self.now + wait, event);
     }
 
-    fn at(&mut self, at: u64, event: Event) {
+    pub(crate) fn at(&mut self, at: u64, event: Event) {
         self.planned += 1;
         self.queue.insert((at.max(self.now), self.planned), event);
     }

@@ -1,0 +1,141 @@
+//! What replicas want done, and what their answers must be.
+
+use quorate_cluster::ClusterError;
+use quorate_cluster::replica::{Output, PeerMessage};
+use quorate_cluster::wire::Stamp;
+use quorate_engine::{CommitError, Index, Outcome, TransactionId};
+
+use crate::world::{Event, World};
+
+impl World {
+    pub(crate) fn obey(&mut self, slot: usize, output: Output) -> Result<(), String> {
+        match output {
+            Output::Send { to, message } => {
+                self.send(slot, to, &message);
+                Ok(())
+            }
+            Output::Complete { id, result } => {
+                self.completed(slot, id, &result.map(|acknowledged| acknowledged.index))
+            }
+            Output::Settled { id, committed } => {
+                self.in_doubt.remove(&id);
+                self.report.in_doubt_committed += u64::from(committed.is_some());
+                self.report.in_doubt_settled += 1;
+                self.history.settled(id, committed);
+                self.raise_low_water(slot);
+                Ok(())
+            }
+            Output::Event(event) => {
+                self.note(|| format!("node {slot}: {event:?}"));
+                Ok(())
+            }
+            Output::Stamp { cluster_id, epoch } => {
+                if let Some(process) = &mut self.nodes[slot] {
+                    process.stamp = Stamp { cluster_id, epoch, ..process.stamp };
+                }
+                Ok(())
+            }
+            Output::EndRefused(_) => {
+                self.note(|| format!("node {slot} may not leave"));
+                // It holds all the rank: it goes on, and asks again when the others have left.
+                if self.stopping {
+                    let life = self.lives[slot];
+                    self.after(100, Event::Leave { slot, life });
+                }
+                Ok(())
+            }
+            Output::Finished(result) => self.finished(slot, result),
+            Output::Nodes(_) | Output::Through { .. } => Ok(()),
+            other => Err(format!("an output that nobody asked for: {other:?}")),
+        }
+    }
+
+    fn finished(&mut self, slot: usize, result: Result<(), ClusterError>) -> Result<(), String> {
+        let process = self.nodes[slot].as_mut().ok_or("a dead node finished")?;
+        process.ended = true;
+        self.note(|| format!("node {slot} ends: {result:?}"));
+        self.close_links(slot);
+        if !self.stopping {
+            // It left alone, or gave up leaving for want of a quorum.
+            let (wait, life) = (self.mix.delay_ms + 2, self.lives[slot]);
+            self.after(wait, Event::Gone { slot, life });
+            return match result {
+                Ok(()) | Err(ClusterError::NoQuorum) => Ok(()),
+                Err(error) => Err(format!("node {slot} ended: {error}")),
+            };
+        }
+        match result {
+            Err(ClusterError::NoQuorum) if self.leaving => Ok(()),
+            result => result.map_err(|error| format!("node {slot} ended: {error}")),
+        }
+    }
+
+    /// A process that ends in order closes its links behind its last words.
+    fn close_links(&mut self, slot: usize) {
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != slot) {
+            if let Some(link) = self.network.link(slot, peer) {
+                let wait = self.mix.delay_ms + 1;
+                self.after(wait, Event::Break { a: slot, b: peer, link });
+            }
+        }
+    }
+
+    fn completed(
+        &mut self,
+        slot: usize,
+        id: TransactionId,
+        result: &Result<Index, CommitError>,
+    ) -> Result<(), String> {
+        self.note(|| format!("node {slot}: {id:?} ends as {result:?}"));
+        match result {
+            Ok(index) => {
+                self.report.acknowledged += 1;
+                let process = self.nodes[slot].as_mut().ok_or("a dead node answered")?;
+                process.progress_at = self.now;
+                let outcome = process.database.known_outcome(id);
+                if outcome != Outcome::Committed(*index) && outcome != Outcome::Forgotten {
+                    return Err(format!("{id:?} acknowledged at {index:?}, but it is {outcome:?}"));
+                }
+            }
+            Err(CommitError::Conflict) => self.report.conflicts += 1,
+            Err(CommitError::NoQuorum { .. }) => self.report.no_quorum += 1,
+            Err(CommitError::InDoubt(_)) => {
+                self.report.in_doubt += 1;
+                self.in_doubt.insert(id, ());
+            }
+            Err(_) => {}
+        }
+        self.history.answered(id, result)?;
+        self.raise_low_water(slot);
+        Ok(())
+    }
+
+    /// What is settled for good may be forgotten: everything below what is open or in doubt.
+    fn raise_low_water(&mut self, slot: usize) {
+        let who = (slot as u64, self.lives[slot]);
+        let Some(process) = &self.nodes[slot] else { return };
+        let doubtful = self.in_doubt.keys().any(|id| id.origin == process.identity.incarnation.0);
+        if !doubtful && self.history.open(who) == 0 {
+            process.path.set_low_water(process.path.newest_sequence() + 1);
+        }
+    }
+
+    /// State is on its way from one to the other.
+    pub(crate) fn note_transfer(&mut self, slot: usize, peer: usize, message: &PeerMessage) {
+        match message {
+            PeerMessage::Image(_) => {
+                self.transfers.insert((slot, peer));
+            }
+            PeerMessage::Installed { .. } => {
+                self.transfers.remove(&(peer, slot));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn transfers_cut(&mut self, a: usize, b: usize) {
+        for way in [(a, b), (b, a)] {
+            self.report.images_cut += u64::from(self.transfers.remove(&way));
+        }
+    }
+}
