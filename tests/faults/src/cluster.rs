@@ -502,23 +502,30 @@ impl Cluster {
         }
     }
 
-    /// Waits until all nodes have applied the index, and compares their states.
+    /// Waits until all nodes have applied the index, and compares their states. What was in doubt
+    /// can still commit meanwhile, so they are asked until they tell of the same index.
     fn await_state(&mut self, index: u64) -> Result<Agreement> {
-        for node in 0..self.size() {
-            self.send(node, &Command::Reach { index })?;
-        }
-        let mut states = Vec::new();
-        for node in 0..self.size() {
-            match self.await_answer(node)? {
-                Report::Reached { index, state_hash } => states.push((index, state_hash)),
-                other => return Err(Trouble::new(format!("node {node} said {other:?}"))),
+        let deadline = Instant::now() + PATIENCE;
+        let mut index = index;
+        loop {
+            for node in 0..self.size() {
+                self.send(node, &Command::Reach { index })?;
+            }
+            let mut states = Vec::new();
+            for node in 0..self.size() {
+                match self.await_answer(node)? {
+                    Report::Reached { index, state_hash } => states.push((index, state_hash)),
+                    other => return Err(Trouble::new(format!("node {node} said {other:?}"))),
+                }
+            }
+            index = states.iter().map(|(index, _)| *index).max().unwrap_or(index);
+            if states.iter().all(|(at, _)| *at == index) {
+                return agreement(&states);
+            }
+            if Instant::now() > deadline {
+                return Err(Trouble::new(format!("the nodes do not come to rest: {states:?}")));
             }
         }
-        if states.iter().any(|state| *state != states[0]) {
-            return Err(Trouble::new(format!("DIVERGENCE: the nodes hold {states:?}")));
-        }
-        let (index, state_hash) = states.swap_remove(0);
-        Ok(Agreement { index, state_hash })
     }
 
     /// Whether a majority follows this node.
@@ -559,6 +566,30 @@ pub fn clocks_unavailable() -> Option<String> {
     (!clock_ns.is_some_and(is_ahead)).then(|| "no time namespaces".to_owned())
 }
 
+/// What all nodes hold at one index.
+fn agreement(states: &[(u64, String)]) -> Result<Agreement> {
+    match states {
+        [(index, state_hash), others @ ..] if others.iter().all(|(_, hash)| hash == state_hash) => {
+            Ok(Agreement { index: *index, state_hash: state_hash.clone() })
+        }
+        _ => Err(Trouble::new(format!("DIVERGENCE: the nodes hold {states:?}"))),
+    }
+}
+
 fn about(node: usize, trouble: &Trouble) -> Trouble {
     Trouble::new(format!("node {node}: {trouble}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_hash_at_the_same_index_is_divergence() {
+        let state = |hash: &str| (7, hash.to_owned());
+        let agreed = agreement(&[state("a"), state("a"), state("a")]).expect("equal");
+        assert_eq!((agreed.index, agreed.state_hash.as_str()), (7, "a"));
+        let trouble = agreement(&[state("a"), state("a"), state("b")]).expect_err("differs");
+        assert!(trouble.to_string().contains("DIVERGENCE"), "{trouble}");
+    }
 }

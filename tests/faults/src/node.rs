@@ -132,9 +132,7 @@ impl Node {
                 while self.database.visible_index().0 < index {
                     thread::sleep(REACH_STEP);
                 }
-                // Nobody works, so the two belong together.
-                let state_hash = format!("{:032x}", self.database.state_hash());
-                say(&Report::Reached { index: self.database.visible_index().0, state_hash });
+                say(&self.state());
             }
         }
         Ok(())
@@ -163,6 +161,18 @@ impl Node {
         let writer = Writer::create(directory, node, life, number, load, clock_ahead_ns)
             .map_err(Trouble::doing("history"))?;
         Client::new(&self.database, writer, (load, work), flaw, (node, life, number))
+    }
+
+    /// An index and the hash of the state there. Nobody works, but what was in doubt can still
+    /// commit.
+    fn state(&self) -> Report {
+        loop {
+            let index = self.database.visible_index().0;
+            let state_hash = format!("{:032x}", self.database.state_hash());
+            if self.database.visible_index().0 == index {
+                return Report::Reached { index, state_hash };
+            }
+        }
     }
 
     fn done(&self) {
