@@ -294,11 +294,12 @@ impl Database {
             let unknown = known == Outcome::Unknown;
             return Ok(if unknown { Outcome::NotCommitted } else { known });
         };
-        match (node.shared.fate(id), known) {
-            (Some(fate), _) => Ok(fate),
-            (None, Outcome::Unknown) => node.shared.outcome(id),
-            (None, known) => Ok(known),
-        }
+        let told = match (node.shared.fate(id), known) {
+            (Some(fate), _) => return Ok(fate),
+            (None, Outcome::Unknown) => node.shared.outcome(id)?,
+            (None, known) => known,
+        };
+        Ok(node.shared.remembered(id, told))
     }
 
     /// How the cluster is, as this node sees it now; `None` if the database is alone. While a

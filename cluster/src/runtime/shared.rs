@@ -422,6 +422,16 @@ impl Shared {
         Some(fate.map_or(Outcome::NotCommitted, Outcome::Committed))
     }
 
+    /// What the cluster told of a transaction, unless this node knows better: while the question
+    /// was under way an own one that was in doubt can have met its fate, after which the cluster
+    /// may forget it.
+    pub(crate) fn remembered(&self, id: TransactionId, told: Outcome) -> Outcome {
+        match told {
+            Outcome::Forgotten => self.fate(id).unwrap_or(told),
+            told => told,
+        }
+    }
+
     /// Asks the cluster what became of a transaction, and makes sure that it stays so. Waits as
     /// long as a commit may take.
     pub(crate) fn outcome(&self, wanted: TransactionId) -> Result<Outcome, OutcomeError> {
@@ -719,8 +729,15 @@ mod tests {
             shared.doubt_settled(sequence, Some(Index(sequence)));
         }
         assert_eq!(shared.fate(id), None, "the oldest goes first");
+        assert_eq!(shared.remembered(id, Outcome::Forgotten), Outcome::Forgotten);
         let id = shared.transaction_id(2);
         assert_eq!(shared.fate(id), Some(Outcome::Committed(Index(2))));
+        let told = shared.remembered(id, Outcome::Forgotten);
+        assert_eq!(
+            told,
+            Outcome::Committed(Index(2)),
+            "it was settled while the cluster was asked"
+        );
     }
 
     #[test]
