@@ -102,8 +102,8 @@ impl Cluster {
         }
     }
 
-    /// Forms the cluster again from this node, because the majority of rank is lost *for good*: in a
-    /// new epoch, with what this node holds. Choose the survivor whose status shows the greatest
+    /// Forms the cluster again from this node, because the majority of rank is lost *for good*: in
+    /// a new epoch, with what this node holds. Choose the survivor whose status shows the greatest
     /// index. What others acknowledged behind that is lost; [`Recovery`] says what is known. Nodes
     /// of the old epoch that come back give up their state and join.
     ///

@@ -54,6 +54,26 @@ impl Stranger {
         self.answer()
     }
 
+    /// Whether the node has not closed the connection.
+    fn is_open(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 4_096];
+        let open = loop {
+            match (&self.stream).read(&mut bytes) {
+                Ok(0) => break false,
+                Ok(_) => {}
+                Err(error) => break error.kind() == ErrorKind::WouldBlock,
+            }
+        };
+        self.stream.set_nonblocking(false).unwrap();
+        open
+    }
+
+    /// Shows that it heard its welcome.
+    fn prove(&mut self, stamp: Stamp) {
+        self.send(&joined(FrameWriter::new(), Kind::Ping, stamp));
+    }
+
     fn answer(&mut self) -> Answer {
         loop {
             let Some((kind, payload)) = self.frame() else { return Answer::Closed };
@@ -198,7 +218,9 @@ fn welcomed(cluster: &Cluster) -> [(Stranger, Stamp); 3] {
             Answer::Welcome(Welcome { connection_epoch, card, .. }) => {
                 assert_ne!(connection_epoch, 0);
                 let Card { cluster_id, epoch, .. } = card;
-                (stranger, Stamp { cluster_id, epoch, connection_epoch })
+                let stamp = Stamp { cluster_id, epoch, connection_epoch };
+                stranger.prove(stamp);
+                (stranger, stamp)
             }
             other => panic!("{other:?}"),
         }
@@ -406,5 +428,45 @@ fn an_operator_that_asks_faster_than_it_listens_is_read_no_further() {
     let (mut modest, epoch) = operator(&cluster);
     modest.send(&ask(&AdminRequest::Status, epoch));
     assert_eq!(modest.frame().unwrap().0, Kind::AdminAnswer);
+    cluster.stop();
+}
+
+#[test]
+fn replayed_bytes_of_a_link_change_nothing_while_it_lives_or_after() {
+    let cluster = two_of_three();
+    let connected = || cluster.db(0).cluster_status().unwrap().members[2].connected;
+    let link = welcomed(&cluster);
+    eventually("the link is up", connected);
+    let recorded: Vec<Vec<u8>> = Channel::ALL
+        .into_iter()
+        .zip(&link)
+        .map(|(channel, (_, stamp))| {
+            let mut frame = FrameWriter::new();
+            Hello { channel, ..hello(card()) }.encode(frame.writer());
+            let said = joined(frame, Kind::Hello, Stamp::default());
+            let ping = joined(FrameWriter::new(), Kind::Ping, *stamp);
+            let mut frame = FrameWriter::new();
+            encode(&PeerMessage::Goodbye, &mut frame);
+            [said, ping, joined(frame, Kind::Message, *stamp)].concat()
+        })
+        .collect();
+    let replay = |times: usize| {
+        for bytes in std::iter::repeat_n(&recorded, times).flatten() {
+            let mut stranger = Stranger::connect(&cluster);
+            stranger.send(bytes);
+            // The hello is as good as it was; what follows it is of another connection.
+            while let answer @ (Answer::Welcome(_) | Answer::Reject(_)) = stranger.answer() {
+                assert!(matches!(answer, Answer::Welcome(_)), "{answer:?}");
+            }
+        }
+    };
+    let heard = |link: &[(Stranger, Stamp); 3]| link.iter().all(|(stranger, _)| stranger.is_open());
+    replay(10);
+    assert!(connected() && heard(&link), "the link is as it was");
+    drop(link);
+    eventually("the link is down", || !connected());
+    replay(10);
+    assert!(!connected());
+    works(&cluster);
     cluster.stop();
 }

@@ -67,50 +67,67 @@ impl Transport {
             return Err(RejectReason::WrongDirection);
         }
         self.ensure_link(theirs.identity.node);
-        self.judge_duplicate(theirs)?;
+        self.judge_duplicate((theirs.identity, theirs.nonce))?;
         Ok(version)
     }
 
     /// Another process under the id of a node that is heard from has to wait until it is gone.
-    fn judge_duplicate(&mut self, theirs: &Card) -> Result<(), RejectReason> {
-        let node = theirs.identity.node;
+    fn judge_duplicate(&mut self, theirs: (Identity, u128)) -> Result<(), RejectReason> {
+        let node = theirs.0.node;
         let link = &self.links[node.0 as usize];
-        let Some((identity, nonce)) = link.peer else { return Ok(()) };
-        if identity == theirs.identity && nonce == theirs.nonce {
+        if link.peer.is_none_or(|peer| peer == theirs) {
             return Ok(());
         }
         let tokens = link.tokens.iter().flatten();
         let heard = tokens.map(|token| self.connections[token].heard).max().unwrap_or(0);
         if self.now < heard + self.settings.alive_ms {
-            self.note_claim(node, theirs.nonce, heard);
+            self.note_claim(node, theirs.1, heard);
             return Err(RejectReason::DuplicateNode);
         }
-        self.break_link(node, &Ended::Replaced);
         Ok(())
     }
 
+    /// A hello may be the bytes of an earlier one, sent again by anybody. So it changes nothing
+    /// yet: the caller has to answer with what only this welcome tells, the connection epoch.
     fn welcome(&mut self, token: Token, hello: &Hello, version: u16) {
-        let Card { identity, nonce, .. } = hello.card;
-        let node = identity.node;
-        if self.links[node.0 as usize].tokens[slot(hello.channel)].is_some() {
-            // The process dials again although its first connection looks alive from here: it
-            // knows better.
-            self.break_link(node, &Ended::Replaced);
-        }
         let epoch = self.next_random();
-        let link = &mut self.links[node.0 as usize];
-        if link.is_idle() {
-            link.since = self.now;
-        }
-        link.tokens[slot(hello.channel)] = Some(token);
         let welcome = Welcome { version, card: self.settings.card, connection_epoch: epoch };
         let mut frame = FrameWriter::new();
         welcome.encode(frame.writer());
         self.queue(token, Kind::Welcome, frame);
         let connection = self.connections.get_mut(&token).expect("it said hello");
-        connection.node = Some(node);
+        connection.state = State::AwaitProof;
         connection.channel = Some(hello.channel);
-        self.open(token, epoch, (identity, nonce));
+        connection.epoch = epoch;
+        connection.claims = Some((hello.card.identity, hello.card.nonce));
+    }
+
+    /// The caller heard the welcome: it is who it said, and alive.
+    pub(super) fn proved(&mut self, token: Token) {
+        let connection = &self.connections[&token];
+        let peer = connection.claims.expect("known since its hello");
+        let channel = connection.channel.expect("known since its hello");
+        let epoch = connection.epoch;
+        // Much may have happened since the hello.
+        if let Err(reason) = self.judge_duplicate(peer) {
+            return self.end(token, &Ended::Refused(reason));
+        }
+        let node = peer.0.node;
+        let link = &self.links[node.0 as usize];
+        let other = link.peer.is_some_and(|known| known != peer);
+        if other || link.tokens[slot(channel)].is_some() {
+            // Another life; or the process dials again although its first connection looks alive
+            // from here: it knows better.
+            self.break_link(node, &Ended::Replaced);
+        }
+        let link = &mut self.links[node.0 as usize];
+        if link.is_idle() {
+            link.since = self.now;
+        }
+        link.tokens[slot(channel)] = Some(token);
+        let connection = self.connections.get_mut(&token).expect("it is not of the broken link");
+        connection.node = Some(node);
+        self.open(token, epoch, peer);
     }
 
     pub(super) fn welcomed(&mut self, token: Token, welcome: &Welcome) {
@@ -127,6 +144,7 @@ impl Transport {
             return self.end(token, &Ended::OtherLife);
         }
         self.open(token, welcome.connection_epoch, (identity, nonce));
+        self.queue(token, Kind::Ping, FrameWriter::new()); // the proof that this side heard it
     }
 
     fn open(&mut self, token: Token, epoch: u64, peer: (Identity, u128)) {

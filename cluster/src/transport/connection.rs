@@ -5,7 +5,7 @@
 use std::io;
 
 use mio::Token;
-use quorate_consensus::{NodeId, Ticks};
+use quorate_consensus::{Identity, NodeId, Ticks};
 use quorate_schema::bytes::{Malformed, Reader};
 use thiserror::Error;
 
@@ -28,6 +28,8 @@ pub(super) enum State {
     AwaitWelcome,
     /// Accepted; the other side has said nothing yet.
     AwaitHello,
+    /// Accepted and welcomed; the other side has yet to show that it heard that.
+    AwaitProof,
     /// Welcomed: messages flow.
     Open,
     /// Refused; closes when the refusal is sent.
@@ -49,6 +51,8 @@ pub(super) struct Connection {
     /// Who is at the other end: known to the dialer, said by the dialled.
     pub(super) node: Option<NodeId>,
     pub(super) channel: Option<Channel>,
+    /// Who an accepted connection's hello said is there: identity and nonce.
+    pub(super) claims: Option<(Identity, u128)>,
     /// The bits agreed on in the handshake, 0 before.
     pub(super) epoch: u64,
     pub(super) born: Ticks,
@@ -66,6 +70,8 @@ pub(super) enum Received {
     Welcome(Welcome),
     Reject(RejectReason),
     Ping,
+    /// The other side heard the welcome.
+    Proof,
     /// Another process claims the receiver's id.
     Duplicate,
     Message(PeerMessage),
@@ -114,6 +120,7 @@ impl Connection {
             state,
             node: None,
             channel: None,
+            claims: None,
             epoch: 0,
             born: now,
             heard: now,
@@ -167,6 +174,7 @@ impl Connection {
             (State::AwaitWelcome, Kind::Reject) => {
                 Received::Reject(wire::decode_reject(&mut reader)?)
             }
+            (State::AwaitProof, Kind::Ping) => Received::Proof,
             (State::Open, Kind::Ping) => Received::Ping,
             (State::Open, Kind::Duplicate) => Received::Duplicate,
             (State::Open, Kind::Message) => Received::Message(wire::decode(payload)?),

@@ -16,6 +16,8 @@
 //!   [`HANDSHAKE_MS`], and at most [`PENDING_MAX`] connections wait for theirs, the oldest giving
 //!   way;
 //! * nodes come and go by the cluster's list; see [`nodes`];
+//! * a hello may be a replay: it counts once the caller has sent a ping with the connection epoch
+//!   of its welcome;
 //! * a second process under the id of a connected node is refused while the first is heard from;
 //! * a program that is no node may say an admin hello instead, and ask; see [`admin`];
 //! * whatever else is wrong on a connection closes that link only;
@@ -348,7 +350,8 @@ impl Transport {
 
     /// Strangers that say nothing must not keep a node out: the oldest gives way.
     fn make_room(&mut self) {
-        let strangers = self.connections.values().filter(|c| c.state == State::AwaitHello);
+        let stranger = |state: State| matches!(state, State::AwaitHello | State::AwaitProof);
+        let strangers = self.connections.values().filter(|c| stranger(c.state));
         let (count, oldest) = strangers.fold((0, None::<Token>), |(count, oldest), connection| {
             let token = oldest.map_or(connection.token, |oldest| oldest.min(connection.token));
             (count + 1, Some(token))
@@ -469,6 +472,7 @@ impl Transport {
             Received::Welcome(welcome) => self.welcomed(token, &welcome),
             Received::Reject(reason) => self.refused(token, reason),
             Received::Ping => {}
+            Received::Proof => self.proved(token),
             Received::Duplicate => {
                 let node = self.settings.card.identity.node;
                 warn!("a node says that another process claims the id of this one; stop one");

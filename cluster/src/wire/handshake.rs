@@ -1,6 +1,8 @@
 //! The handshake: who calls, and the answer. Nothing else counts on a connection before it.
 //!
-//! The dialer says [`Hello`]; the other side answers with a [`Welcome`] or a [`RejectReason`].
+//! The dialer says [`Hello`]; the other side answers with a [`Welcome`] or a [`RejectReason`]. A
+//! ping that bears the welcome's connection epoch shows that the dialer is no replay; then messages
+//! flow.
 //! Whether to welcome is decided by the transport; here are only the words and their bytes.
 
 use quorate_consensus::{Identity, Incarnation, NodeId};
