@@ -28,11 +28,15 @@ pub enum Planted {
     AnyTermAccepted,
     /// Frames of an older connection are taken for frames of this one.
     OldConnectionAccepted,
+    /// A read index is the leader's commit index, although followers may be ahead.
+    ReadIndexIsCommit,
+    /// A fence is answered and not remembered.
+    FenceNotRemembered,
 }
 
 impl Planted {
     /// All of them, each with the number of seeds within which it must be found.
-    pub const ALL: [(Planted, u64); 12] = [
+    pub const ALL: [(Planted, u64); 14] = [
         (Planted::EarlyCommitWithoutTerm, 2_000),
         (Planted::EarlyCommitWithoutQuorum, 500),
         (Planted::StaleIncarnation, 500),
@@ -45,6 +49,8 @@ impl Planted {
         (Planted::LostByTermAlone, 1_000),
         (Planted::AnyTermAccepted, 3_000),
         (Planted::OldConnectionAccepted, 200),
+        (Planted::ReadIndexIsCommit, 1_000),
+        (Planted::FenceNotRemembered, 500),
     ];
 
     /// The name on the command line.

@@ -119,6 +119,24 @@ impl History {
         }
     }
 
+    /// What is known of an operation, by its transaction.
+    pub(crate) fn fate(&self, transaction: TransactionId) -> Option<&Fate> {
+        self.operations.get(self.by_transaction.get(&transaction)?)
+    }
+
+    /// Some transaction of the past, of any node and life; one with an open end rather than not.
+    pub(crate) fn any_transaction(&self, rng: &mut Rng) -> Option<TransactionId> {
+        let open =
+            |id: &&TransactionId| matches!(self.fate(**id), Some(Fate::Open | Fate::Unknown));
+        let open: Vec<&TransactionId> = self.by_transaction.keys().filter(open).collect();
+        if !open.is_empty() && rng.below(4) > 0 {
+            return Some(*open[rng.below(open.len() as u64) as usize]);
+        }
+        let count = self.by_transaction.len() as u64;
+        let place = rng.below(count.max(1)) as usize;
+        self.by_transaction.keys().nth(place).copied()
+    }
+
     /// The node crashed: what was open there is unknown.
     pub(crate) fn crashed(&mut self, who: (u64, u64)) {
         let mine = |id: &OperationId| (id.0, id.1) == who;

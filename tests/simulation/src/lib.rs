@@ -22,6 +22,7 @@ mod outputs;
 pub mod report;
 mod rng;
 mod transport;
+mod waits;
 mod world;
 
 pub use bugs::Planted;

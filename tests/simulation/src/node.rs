@@ -192,6 +192,8 @@ fn plant(mut settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings
         Some(Planted::ApplyOutOfOrder) => Some(ReplicaBug::ApplyOutOfOrder),
         Some(Planted::LostByTermAlone) => Some(ReplicaBug::LostByTermAlone),
         Some(Planted::AnyTermAccepted) => Some(ReplicaBug::AnyTermAccepted),
+        Some(Planted::ReadIndexIsCommit) => Some(ReplicaBug::ReadIndexIsCommit),
+        Some(Planted::FenceNotRemembered) => Some(ReplicaBug::FenceNotRemembered),
         _ => None,
     };
     settings

@@ -46,6 +46,14 @@ impl World {
             }
             Output::Finished(result) => self.finished(slot, result),
             Output::Nodes(_) | Output::Through { .. } => Ok(()),
+            Output::Fresh { token, result } => {
+                self.report.fresh_reads += u64::from(result.is_ok());
+                self.waits.read_answered(token, &result)
+            }
+            Output::Outcome { id, result } => {
+                self.report.outcomes_fenced += u64::from(result == Ok(Outcome::NotCommitted));
+                self.waits.outcome_answered(id, &result)
+            }
             other => Err(format!("an output that nobody asked for: {other:?}")),
         }
     }
@@ -90,6 +98,7 @@ impl World {
         match result {
             Ok(index) => {
                 self.report.acknowledged += 1;
+                self.waits.acknowledged(*index);
                 let process = self.nodes[slot].as_mut().ok_or("a dead node answered")?;
                 process.progress_at = self.now;
                 let outcome = process.database.known_outcome(id);

@@ -23,6 +23,10 @@ pub struct Report {
     pub in_doubt_committed: u64,
     /// Answered as in doubt, and their fate was learnt later.
     pub in_doubt_settled: u64,
+    /// Linearizable reads that were served.
+    pub fresh_reads: u64,
+    /// Outcomes that a fence made final.
+    pub outcomes_fenced: u64,
     /// Given to a second leader because the first one's term ended without them.
     pub resubmissions: u64,
     /// Given again to the same leader, because the link broke.
@@ -152,6 +156,8 @@ impl Report {
             "images" | "images_broken" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
             "corrupted" | "doubles_let_in" | "liveness" => 10,
             "resubmissions" | "duplicates" | "repeats" | "images_resumed" => 5,
+            "fresh_reads" => 100,
+            "outcomes_fenced" => 20,
             "in_doubt_committed" => 1,
             _ => 0,
         };
@@ -177,6 +183,8 @@ impl Report {
             ("in_doubt", &mut self.in_doubt),
             ("in_doubt_committed", &mut self.in_doubt_committed),
             ("in_doubt_settled", &mut self.in_doubt_settled),
+            ("fresh_reads", &mut self.fresh_reads),
+            ("outcomes_fenced", &mut self.outcomes_fenced),
             ("resubmissions", &mut self.resubmissions),
             ("repeats", &mut self.repeats),
             ("duplicates", &mut self.duplicates),

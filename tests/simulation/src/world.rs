@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quorate_cluster::replica::Input;
 use quorate_consensus::{EntryIndex, Identity, Role};
-use quorate_engine::{CommitOptions, TransactionId};
+use quorate_engine::{CommitOptions, CommitPath, TransactionId};
 use quorate_schema::Dictionary;
 
 use crate::bugs::Planted;
@@ -21,6 +21,7 @@ use crate::node::{DDL, Process};
 use crate::options::{Mix, Options};
 use crate::report::{Failure, Report};
 use crate::rng::Rng;
+use crate::waits::Waits;
 
 /// Something that is going to happen.
 #[derive(Clone, Debug)]
@@ -61,6 +62,7 @@ pub(crate) struct World {
     pub(crate) lives: Vec<u64>,
     pub(crate) network: Network,
     pub(crate) history: History,
+    pub(crate) waits: Waits,
     checker: Checker,
     pub(crate) report: Report,
     /// Everybody was there once: faults may begin in liveness mode.
@@ -131,6 +133,7 @@ impl World {
             lives: vec![0; 2 * count],
             network: Network::default(),
             history: History::default(),
+            waits: Waits::default(),
             checker: Checker::default(),
             report: Report::default(),
             formed: false,
@@ -273,6 +276,7 @@ impl World {
     }
 
     fn check_end(&mut self) -> Result<(), String> {
+        self.waits.settle(&mut self.history)?;
         for process in self.nodes.iter_mut().flatten() {
             self.history
                 .check(&mut process.connection)
@@ -485,6 +489,18 @@ impl World {
             look(&mut process.connection).map_err(|what| format!("on node {slot}: {what}"))?;
         }
         let path = process.path.clone();
+        match self.rng.below(12) {
+            0 => {
+                let read = self.waits.read();
+                return self.step(slot, read);
+            }
+            1 => {
+                let (id, _) = path.next_id();
+                let question = self.waits.ask(&mut self.rng, &self.history, id);
+                return question.map_or(Ok(()), |question| self.step(slot, question));
+            }
+            _ => {}
+        }
         let connection = &mut process.connection;
         let take = || path.take();
         match self.history.begin(&mut self.rng, &self.mix, who, connection, take)? {
