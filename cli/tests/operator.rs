@@ -249,3 +249,39 @@ fn wrong_arguments_are_refused_with_status_2() {
         assert!(stderr.contains("--help"), "{arguments:?}: {stderr}");
     }
 }
+
+#[test]
+fn nodes_are_added_changed_and_removed_and_leadership_is_moved() {
+    let mut nodes = Nodes::start(3);
+    let asked = nodes.addresses[0].clone();
+    let change = |arguments: &[&str]| {
+        let (code, done) = json(&[&["member", "--node", &asked], arguments].concat());
+        assert_eq!(code, Some(0), "{arguments:?}: {done}");
+        done
+    };
+    let new = free_addresses(1).remove(0);
+    let done = change(&["add", &new, "--rank", "1"]);
+    assert_eq!((&done["done"], &done["node"]), (&"added".into(), &3.into()));
+    nodes.addresses.push(new);
+    nodes.open.push(Some(open(3, &nodes.addresses)));
+    nodes.insert(3);
+    change(&["transfer", "3"]);
+    nodes.eventually("it leads", |nodes| {
+        let status = nodes.db(0).cluster_status().expect("a node");
+        status.leader.is_some_and(|leader| leader.0 == 3)
+    });
+    change(&["rank", "1", "0"]);
+    change(&["remove", "2"]);
+    nodes.eventually("ranks are as asked", |nodes| {
+        let status = nodes.db(0).cluster_status().expect("a node");
+        let ranks = status.members.iter().map(|member| (member.info.node_id.0, member.rank));
+        ranks.collect::<Vec<_>>() == [(0, 1), (1, 0), (3, 1)]
+    });
+    let (code, failure) = json(&["member", "--node", &asked, "rank", "2", "5"]);
+    assert_eq!((code, &failure["may_still_happen"]), (Some(1), &false.into()), "{failure}");
+    let (_, listener) = nodes.open[2].take().expect("it was there");
+    assert!(listener.join().is_err(), "the removed node ends");
+    nodes.insert(0);
+    let (code, failure) = json(&["recover", "--from", &asked, "--yes"]);
+    assert_eq!((code, &failure["may_still_happen"]), (Some(1), &false.into()), "{failure}");
+}
