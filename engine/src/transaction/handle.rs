@@ -69,8 +69,8 @@ impl CommitHandle {
         }
     }
 
-    /// The transaction's name, for [`Database::outcome`](crate::Database::outcome). None if it
-    /// wrote no replicated class, or failed.
+    /// The transaction's name, by which a database can be asked what became of it. None if it wrote
+    /// no replicated class, or failed.
     pub fn id(&self) -> Option<TransactionId> {
         match &self.progress {
             Progress::Done(result) => result.as_ref().ok()?.id,
