@@ -9,9 +9,13 @@
 //!      8    16  cluster id, 0 while the sender has none
 //!     24    16  epoch of the cluster: counter, random bits
 //!     40     8  connection epoch: bits agreed on in the handshake, 0 before
-//!     48     4  crc32c of bytes 0 to 47 and of the payload
-//!     52        payload
+//!     48     4  crc32c of bytes 0 to 47
+//!     52     4  crc32c of bytes 0 to 47 and of the payload
+//!     56        payload
 //! ```
+//!
+//! The header has a checksum of its own because of the length: a damaged one would make the receiver
+//! wait for megabytes that never come, while all that does come keeps the connection alive.
 //!
 //! Everything is little-endian. The length is compared with a limit before anything is kept for it,
 //! and a buffer grows only as bytes really arrive: a header alone costs its receiver nothing.
@@ -32,7 +36,7 @@ pub const VERSION: u16 = 1;
 pub const VERSION_MIN: u16 = 1;
 
 /// Length of a frame's header, bytes.
-pub const HEADER_BYTES: usize = 52;
+pub const HEADER_BYTES: usize = 56;
 
 /// The longest payload once the handshake is done, bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 128 << 20;
@@ -46,7 +50,7 @@ const SHARE_FROM_BYTES: usize = 16 << 10;
 /// An idle connection keeps at most this much memory for what arrives next.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// Offset of the checksum in the header.
+/// Offset of the checksums in the header.
 const CHECKSUM_AT: usize = 48;
 
 /// What a frame carries.
@@ -190,9 +194,13 @@ impl Header {
         let bits = reader.u64().expect(enough);
         let epoch = Epoch { counter, bits };
         let connection_epoch = reader.u64().expect(enough);
+        let own_checksum = reader.u32().expect(enough);
         let checksum = reader.u32().expect(enough);
         if length > limit {
             return Err(FrameError::TooLong { length, limit });
+        }
+        if own_checksum != crc32c::crc32c(&bytes[..CHECKSUM_AT]) {
+            return Err(FrameError::Checksum);
         }
         let kind = Kind::from_code(kind).ok_or(FrameError::UnknownKind { kind })?;
         if flags != 0 {
@@ -294,11 +302,13 @@ impl FrameWriter {
         if !self.open.is_empty() {
             self.done.push(Part::Own(self.open.finish()));
         }
-        let mut checksum = crc32c::crc32c(header.as_slice());
+        let own_checksum = crc32c::crc32c(header.as_slice());
+        let mut checksum = own_checksum;
         for (at, part) in self.done.iter().enumerate() {
             let skip = if at == 0 { HEADER_BYTES } else { 0 };
             checksum = crc32c::crc32c_append(checksum, &part.as_slice()[skip..]);
         }
+        header.u32(own_checksum);
         header.u32(checksum);
         match self.done.first_mut() {
             Some(Part::Own(first)) => first[..HEADER_BYTES].copy_from_slice(header.as_slice()),
@@ -493,6 +503,20 @@ mod tests {
             incoming.feed(&damaged);
             let result = incoming.next_frame(1_000).map(|frame| frame.is_some());
             assert!(result != Ok(true), "bit {bit} went unnoticed");
+        }
+    }
+
+    #[test]
+    fn a_damaged_header_is_noticed_before_the_payload_is_there() {
+        let wire = frame(&[7; 100]);
+        // All but the checksum that speaks of the payload too.
+        for bit in 0..(HEADER_BYTES - 4) * 8 {
+            let mut head = wire[..HEADER_BYTES].to_vec();
+            head[bit / 8] ^= 1 << (bit % 8);
+            let mut incoming = Incoming::new();
+            incoming.feed(&head);
+            let result = incoming.next_frame(PAYLOAD_BYTES_MAX);
+            assert!(result.is_err(), "bit {bit} makes the receiver wait");
         }
     }
 
