@@ -11,8 +11,8 @@ use crate::outcome::FENCES_MAX;
 use crate::store::Root;
 use crate::write_set::WriteSet;
 use crate::{
-    Database, Footprint, Image, ImageBuilder, ImageError, ImageStream, Index, Outcome, Refusal,
-    Reservations, Submission, Tail, TransactionId, dictionary_digest,
+    Batch, Database, Footprint, Image, ImageBuilder, ImageError, ImageStream, Index, Outcome,
+    Refusal, Reservations, Settled, Submission, Tail, TransactionId, dictionary_digest,
 };
 
 /// The hands of whoever runs the node: certifies, applies in order, publishes, makes and installs
@@ -76,6 +76,57 @@ impl Applier {
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Begins a batch: bodies of others, one after another, on the newest visible state. It may run
+    /// in another thread than the applier.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(&self.database.shared)
+    }
+
+    /// [`Applier::certify_fairly`] of what [`Batch::into_submission`] made. The footprint is None
+    /// if nothing was written: then only what was read was certified, and nothing is to be
+    /// observed.
+    pub fn certify_batch(
+        &self,
+        tail: &Tail,
+        submission: &Submission,
+        reservations: &mut Reservations,
+        now: u64,
+    ) -> Result<Option<Footprint>, Refusal> {
+        if !submission.write_set.is_empty() {
+            return self.certify_fairly(tail, submission, reservations, now).map(Some);
+        }
+        let footprint = Footprint::nothing(submission.id, submission.low_water);
+        let Submission { snapshot, isolation, reads, .. } = submission;
+        let writer = self.database.shared.writer.lock();
+        writer.decide(tail, *snapshot, *isolation, &footprint, reads)?;
+        Ok(None)
+    }
+
+    /// Applies at `index` a write set, if there is one, which settles all these requests: those
+    /// that committed are known as such from now on, the others never will. As
+    /// [`Applier::apply`] otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not the one after [`Applier::applied`].
+    pub fn apply_batch(
+        &self,
+        index: Index,
+        write_set: Option<&[u8]>,
+        settled: &[Settled],
+    ) -> Result<(), Malformed> {
+        let shared = &self.database.shared;
+        let write_set =
+            write_set.map(|bytes| WriteSet::decode(bytes, &shared.dictionary)).transpose()?;
+        let mut writer = shared.writer.lock();
+        match &write_set {
+            Some(write_set) => drop(writer.apply(&shared.dictionary, index, write_set)?),
+            None => writer.skip(index),
+        }
+        writer.settle(index, settled);
+        Ok(())
     }
 
     /// Applies `write_set` at `index`: it is in the working state then, not yet visible. It was

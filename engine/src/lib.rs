@@ -50,11 +50,13 @@ pub use error::{
 };
 pub use ids::{Access, Handle, Index, Isolation, TransactionId};
 pub use image::{Image, ImageBuilder, ImageStream};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Settled};
 #[cfg(feature = "planted-bugs")]
 pub use params::Bug;
 pub use params::DatabaseParams;
 pub use quorate_schema::bytes::Malformed;
 pub use statistics::{ClassStatistics, Statistics};
-pub use transaction::{CommitHandle, Committed, Cursor, Record, Rows, Scan, Transaction};
+pub use transaction::{
+    Batch, CommitHandle, Committed, Cursor, Failed, Record, Rows, Scan, Transaction, panic_message,
+};
 pub use write_set::{MAX_WRITE_SET_BYTES, Submission, WriteSet};

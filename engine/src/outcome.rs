@@ -42,6 +42,17 @@ pub enum Outcome {
     Unknown,
 }
 
+/// A request of an origin that one log item settled, together with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The request.
+    pub id: TransactionId,
+    /// Sequences of its origin below this are settled.
+    pub low_water: u64,
+    /// Whether it committed, or never will.
+    pub committed: bool,
+}
+
 /// The memory of all origins. See the module for the invariants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExactlyOnce {
@@ -135,6 +146,14 @@ impl ExactlyOnce {
             let fate = origin.fates.remove(&sequence);
             origin.fences -= usize::from(fate == Some(Fate::Fenced));
         }
+    }
+
+    /// Remembers what an item at `index` says of a request, as `observe` and `fence` do.
+    pub(crate) fn settle_at(&mut self, settled: Settled, index: Index) {
+        if !settled.committed {
+            self.fence(settled.id, index);
+        }
+        self.observe(settled.id, settled.low_water, index);
     }
 
     /// Remembers that `id` never commits, unless something is known of it. `index` is the fence's.

@@ -16,8 +16,8 @@ use crate::certify::{self, Base, Budget, History, Request};
 use crate::store::{Given, Mistakes, Root};
 use crate::write_set::WriteSet;
 use crate::{
-    DatabaseParams, Footprint, ImageError, Index, Isolation, Outcome, ReadSet, Refusal, Submission,
-    Tail, TransactionId,
+    DatabaseParams, Footprint, ImageError, Index, Isolation, Outcome, ReadSet, Refusal, Settled,
+    Submission, Tail, TransactionId,
 };
 
 /// See the module.
@@ -143,6 +143,15 @@ impl Writer {
         if !self.mistakes().outcomes_forgotten {
             Arc::make_mut(&mut self.working).exactly_once.observe(id, low_water, index);
         }
+    }
+
+    /// What else the item at `index`, which is applied, says.
+    pub(crate) fn settle(&mut self, index: Index, settled: &[Settled]) {
+        if self.mistakes().outcomes_forgotten {
+            return;
+        }
+        let exactly_once = &mut Arc::make_mut(&mut self.working).exactly_once;
+        settled.iter().for_each(|settled| exactly_once.settle_at(*settled, index));
     }
 
     pub(crate) fn fence(&mut self, index: Index, id: TransactionId) {

@@ -60,6 +60,20 @@ pub struct Footprint {
 }
 
 impl Footprint {
+    /// Of who writes nothing.
+    pub(crate) fn nothing(id: TransactionId, low_water: u64) -> Footprint {
+        Footprint {
+            id,
+            low_water,
+            points: Vec::new(),
+            memberships: Vec::new(),
+            ordered: Vec::new(),
+            dependencies: Vec::new(),
+            adders: Vec::new(),
+            byte_delta: 0,
+        }
+    }
+
     /// All points that count as written.
     pub(crate) fn written(&self) -> impl Iterator<Item = u64> + '_ {
         let adders = self.adders.iter().map(|point| adder_point(*point));

@@ -5,7 +5,7 @@
 //! when it steps down or its log is truncated.
 //!
 //! Invariants:
-//! * entries are in order of their indexes, all below `next`;
+//! * entries are in order of their indexes, which several may share, all below `next`;
 //! * a point or key is in the maps exactly if an entry wrote it, with the newest such index;
 //! * of each id that an entry names the first thing said is known, as in `outcome`.
 
@@ -15,7 +15,7 @@ use quorate_schema::IndexId;
 
 use super::footprint::{Footprint, KeyPrefix, RangeRead, adder_point, raise};
 use crate::outcome::Fate;
-use crate::{Index, Outcome, TransactionId};
+use crate::{Index, Outcome, Settled, TransactionId};
 
 /// The leader's uncommitted part of the history. Pure; see the module for the invariants.
 #[derive(Clone, Debug)]
@@ -120,6 +120,20 @@ impl Tail {
             self.known.insert(id, (index, Fate::Fenced));
         }
         self.entries.push_back((index, Entry::Fence(id)));
+    }
+
+    /// What else the item at [`Tail::last`] says: that a request committed there, or never will.
+    ///
+    /// # Panics
+    ///
+    /// If nothing was given an index yet.
+    pub fn settles(&mut self, settled: Settled) {
+        let index = self.last();
+        if !settled.committed && self.outcome(settled.id) == Outcome::Unknown {
+            self.known.insert(settled.id, (index, Fate::Fenced));
+        }
+        self.commit(index, settled.id, settled.low_water);
+        self.entries.push_back((index, Entry::Note(settled.id)));
     }
 
     fn commit(&mut self, index: Index, id: TransactionId, low_water: u64) {

@@ -231,7 +231,7 @@ impl Transaction<'_> {
         Committed { index, id, applied_by, numbers, given }
     }
 
-    fn draft(&self, overlay: &Overlay) -> Draft {
+    pub(super) fn draft(&self, overlay: &Overlay) -> Draft {
         let dictionary = self.dictionary();
         let places = overlay.inserted.keys().zip(0..).map(|(number, place)| (*number, place));
         let places: BTreeMap<u64, u64> = places.collect();
@@ -305,7 +305,7 @@ fn numbered(dictionary: &Dictionary, own: &Own, places: &BTreeMap<u64, u64>) -> 
     image
 }
 
-fn expect_at_most(bytes: usize, limit: usize) -> Result<(), CommitError> {
+pub(super) fn expect_at_most(bytes: usize, limit: usize) -> Result<(), CommitError> {
     if bytes <= limit {
         return Ok(());
     }

@@ -11,6 +11,7 @@
 //! cursors can stay open while the transaction writes; no borrow outlives a call.
 
 mod add;
+mod batch;
 mod commit;
 mod cursor;
 mod handle;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use quorate_schema::{ClassDef, Dictionary, IndexDef};
 
+pub use batch::{Batch, Failed, panic_message};
 pub use commit::Committed;
 pub use cursor::{Cursor, Rows};
 pub use handle::CommitHandle;
@@ -114,6 +116,12 @@ impl<'c> Transaction<'c> {
     /// What the database holds.
     pub fn dictionary(&self) -> &'c Dictionary {
         &self.shared.dictionary
+    }
+
+    /// From now on writes of local classes are refused with [`Error::MixedTransaction`], also the
+    /// first one.
+    pub fn write_replicated_only(&self) {
+        self.state.borrow_mut().overlay.only = Some(Kind::Replicated);
     }
 
     /// Ends it without a trace; as dropping it does.

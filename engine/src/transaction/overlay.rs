@@ -58,10 +58,12 @@ pub(super) struct Changed {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Overlay {
     /// The kind of classes written so far.
     pub(super) kind: Option<Kind>,
+    /// The kind of classes that may be written, if only one may.
+    pub(super) only: Option<Kind>,
     pub(super) next_number: u64,
     pub(super) inserted: BTreeMap<u64, Own>,
     pub(super) changed: BTreeMap<(ClassId, u64), Changed>,

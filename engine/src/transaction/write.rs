@@ -326,7 +326,9 @@ impl<'c> Transaction<'c> {
         }
         let state = self.state.borrow();
         let overlay = &state.overlay;
-        if !overlay.is_empty() && overlay.kind != Some(kind_of(class)) {
+        let kind = Some(kind_of(class));
+        let other_only = overlay.only.is_some() && overlay.only != kind;
+        if other_only || !overlay.is_empty() && overlay.kind != kind {
             return Err(Error::MixedTransaction { class: class.name.clone() });
         }
         Ok(())

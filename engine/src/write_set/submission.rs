@@ -13,7 +13,8 @@ pub(crate) const MAX_READS_BYTES: usize = 32 << 20;
 
 /// A transaction on replicated classes that asks to be certified.
 ///
-/// Invariant: id, low water, snapshot and isolation are those in the header of the write set.
+/// Invariant: id, low water, snapshot and isolation are those in the header of the write set,
+/// unless that is empty: then it is of a batch that only read, and never travels.
 #[derive(Clone, Debug)]
 pub struct Submission {
     /// Its name, for ever.
