@@ -9,6 +9,7 @@ use quorate_engine::{Access, Index, Isolation, Transaction};
 use crate::database::Node;
 use crate::error::ClusterError;
 use crate::fresh::{FreshError, Freshness};
+use crate::procedure::{CallError, CallOptions, CallResult, Procedures};
 
 /// A connection to a [`Database`](crate::Database). Transactions are begun on it as on the
 /// [engine's](quorate_engine::Connection).
@@ -16,11 +17,16 @@ use crate::fresh::{FreshError, Freshness};
 pub struct Connection {
     engine: quorate_engine::Connection,
     node: Option<Arc<Node>>,
+    procedures: Arc<Procedures>,
 }
 
 impl Connection {
-    pub(crate) fn new(engine: quorate_engine::Connection, node: Option<Arc<Node>>) -> Self {
-        Self { engine, node }
+    pub(crate) fn new(
+        engine: quorate_engine::Connection,
+        node: Option<Arc<Node>>,
+        procedures: Arc<Procedures>,
+    ) -> Self {
+        Self { engine, node, procedures }
     }
 
     /// Runs this node's part of the cluster in the calling thread. Blocks until the node's end:
@@ -57,6 +63,52 @@ impl Connection {
     /// As [`Connection::stop`]; [`ClusterError::LastVoter`] if the others could not go on.
     pub fn detach(&self) -> Result<(), ClusterError> {
         self.node()?.end_and_wait(false)
+    }
+
+    /// Has the leader run a procedure, which it knows by its name
+    /// ([`Database::register`](crate::Database::register)), and waits for the outcome: what it
+    /// wrote is committed then, and visible here. It is run once, or not at all, as far as the
+    /// database is concerned: whatever happens to nodes and connections, it is never in the log
+    /// twice. Blocks at most as long as `options` and the cluster's parameters say.
+    ///
+    /// All calls that wait at the leader are run one after another and committed as one
+    /// transaction, so they never conflict with each other; with other transactions they do, and
+    /// are run again before anybody hears of it. A call that fails is rejected alone.
+    ///
+    /// A database alone runs the procedure in the calling thread.
+    ///
+    /// ```
+    /// use quorate_cluster::{CallOptions, Database, Options};
+    /// use quorate_engine::Error;
+    /// use quorate_schema::{Dictionary, Value};
+    ///
+    /// let ddl = "declare database demo; class Line { string text; unsigned<8> at_ms; list; };";
+    /// let db = Database::open("demo", Dictionary::parse(ddl)?, Options::default())?;
+    /// db.register("note", |tx, args, context| {
+    ///     let text = String::from_utf8(args.to_vec()).map_err(Error::application)?;
+    ///     let at = Value::Unsigned(context.time_ms());
+    ///     tx.insert_values("Line", &[("text", Value::Text(text)), ("at_ms", at)])?;
+    ///     Ok(b"noted".to_vec())
+    /// });
+    /// let mut con = db.connect()?;
+    /// assert_eq!(con.call("note", b"hello", CallOptions::default())?.bytes, b"noted");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; after all but `InDoubt` and `ResultLost` nothing of the call is anywhere. The
+    /// id in `InDoubt` can be given to [`Database::outcome`](crate::Database::outcome).
+    pub fn call(
+        &mut self,
+        name: &str,
+        args: &[u8],
+        options: CallOptions,
+    ) -> Result<CallResult, CallError> {
+        match &self.node {
+            Some(node) => node.call(name, args, options),
+            None => self.procedures.call_alone(&mut self.engine, name, args, options),
+        }
     }
 
     /// Waits until a transaction begun on this node sees at least that, and gives the index it will

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_consensus::NodeId;
-use quorate_engine::{ConnectError, DatabaseParams, Index, Outcome, TransactionId};
+use quorate_engine::{
+    ConnectError, DatabaseParams, Error, Index, Outcome, Transaction, TransactionId,
+};
 use quorate_schema::Dictionary;
-use thiserror::Error;
 
 use crate::admin::{AdminAnswer, AdminRequest};
 use crate::cluster::Cluster;
@@ -24,6 +25,7 @@ use crate::error::{ClusterError, OutcomeError, ParamsError, RejectReason};
 use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
 use crate::params::{Checked, ClusterParams};
+use crate::procedure::{CallContext, CallError, CallOptions, CallResult, Procedures};
 use crate::runtime::{self, Birth, Runtime, Shared};
 use crate::status::ClusterStatus;
 
@@ -82,7 +84,7 @@ impl fmt::Display for WaitingFor {
 }
 
 /// Why a database was not opened. Nothing is left behind: sockets are closed again.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The database parameters cannot work.
@@ -180,6 +182,7 @@ pub(crate) struct Node {
 pub struct Database {
     engine: quorate_engine::Database,
     node: Option<Arc<Node>>,
+    procedures: Arc<Procedures>,
 }
 
 impl Database {
@@ -204,7 +207,7 @@ impl Database {
         match cluster {
             None => {
                 let engine = quorate_engine::Database::open(name, dictionary, database)?;
-                Ok(Self { engine, node: None })
+                Ok(Self { engine, node: None, procedures: Arc::default() })
             }
             Some(params) => Self::open_node(name, dictionary, database, &params.validate()?),
         }
@@ -226,7 +229,9 @@ impl Database {
         let copy = Arc::new(dictionary.clone());
         let engine = quorate_engine::Database::open_with(name, dictionary, params, path)?;
         let applier = engine.applier();
-        let made = Runtime::new(checked, transport, Arc::clone(&shared), applier, copy, birth);
+        let procedures = Arc::<Procedures>::default();
+        let (inbox, known) = (Arc::clone(&shared), Arc::clone(&procedures));
+        let made = Runtime::new(checked, transport, inbox, applier, copy, known, birth);
         let starting = |source| OpenError::Io { doing: "starting the delivery thread", source };
         let mut runtime = made.map_err(starting)?;
         let waited_ms = checked.params().connect_timeout_ms;
@@ -240,7 +245,7 @@ impl Database {
         }
         let parked = Mutex::new(Some(runtime));
         let node = Arc::new(Node { shared, parked });
-        Ok(Self { engine, node: Some(node) })
+        Ok(Self { engine, node: Some(node), procedures })
     }
 
     /// A new connection. Never blocks.
@@ -249,7 +254,8 @@ impl Database {
     ///
     /// [`ConnectError`], if as many as allowed are open or the database is closed.
     pub fn connect(&self) -> Result<Connection, ConnectError> {
-        Ok(Connection::new(self.engine.connect()?, self.node.clone()))
+        let procedures = Arc::clone(&self.procedures);
+        Ok(Connection::new(self.engine.connect()?, self.node.clone(), procedures))
     }
 
     /// Runs the listener in a thread of its own. See [`Connection::listen`].
@@ -268,6 +274,24 @@ impl Database {
                 kind: error.kind(),
             })?;
         Ok(ListenerHandle { thread })
+    }
+
+    /// Gives a procedure a name under which [`Connection::call`] of any node finds it while this
+    /// node leads; so register the same ones on every node, best before it listens. One that had
+    /// the name before is replaced, for the calls that begin to run from now on.
+    ///
+    /// It is run on a thread of its own, one call at a time. It must not call procedures itself,
+    /// and should return within its time limit: see [`CallContext::expired`]. What it writes must
+    /// be of replicated classes.
+    pub fn register(
+        &self,
+        name: &str,
+        procedure: impl Fn(&Transaction<'_>, &[u8], &CallContext<'_>) -> Result<Vec<u8>, Error>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.procedures.register(name, Arc::new(procedure));
     }
 
     /// What became of a transaction, of this node or another, of this life or one before: for who
@@ -369,6 +393,16 @@ impl Node {
     /// See [`Shared::end_and_wait`].
     pub(crate) fn end_and_wait(&self, orderly: bool) -> Result<(), ClusterError> {
         self.shared.end_and_wait(orderly)
+    }
+
+    /// See [`Shared::call`].
+    pub(crate) fn call(
+        &self,
+        name: &str,
+        args: &[u8],
+        options: CallOptions,
+    ) -> Result<CallResult, CallError> {
+        self.shared.call(name, args, options)
     }
 
     /// See [`Shared::fresh`].

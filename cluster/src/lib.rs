@@ -21,11 +21,13 @@ mod error;
 mod event;
 mod fresh;
 mod params;
+mod procedure;
 mod reason;
 pub mod replica;
 mod runtime;
 mod status;
 mod transport;
+mod wall_clock;
 pub mod wire;
 
 pub use admin::{AdminAnswer, AdminError, AdminRequest, Recovery};
@@ -38,6 +40,10 @@ pub use error::{ClusterError, OutcomeError, ParamsError, RejectReason};
 pub use event::{NodeInfo, NotifyCallback, QuorumCallback};
 pub use fresh::{FreshError, Freshness};
 pub use params::{Checked, ClusterNodeParams, ClusterParams, NODES_MAX, RANK_TOTAL_MAX};
+pub use procedure::{
+    CALL_BYTES_MAX, CallAnswer, CallBatch, CallContext, CallError, CallOptions, CallRequest,
+    CallResult, Clock, Procedure, Procedures, RUN_LIMIT, RanBatch,
+};
 pub use quorate_consensus::{NodeId, Role};
 pub use reason::QuorumReason;
 pub use replica::{ClusterEvent, Counters, Phase};

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use quorate_cluster::CallRequest;
 use quorate_cluster::replica::{
     Channel, DeclineReason, Genesis, ImageHead, ImageId, ImagePiece, PeerMessage, RefusalReason,
     Request, Roster, RosterChange, RosterError, Standing,
@@ -186,10 +187,11 @@ fn image_id() -> impl Strategy<Value = ImageId> {
 
 fn image_head() -> impl Strategy<Value = ImageHead> {
     let stopped = prop::collection::vec(identity(), 0..4);
-    (1..=u64::MAX >> 1, config(), (genesis(), epoch()), stopped, roster()).prop_map(
-        |(last_term, config, (genesis, epoch), stopped, roster)| {
+    let numbers = (1..=u64::MAX >> 1, any::<u64>());
+    (numbers, config(), (genesis(), epoch()), stopped, roster()).prop_map(
+        |((last_term, time_ms), config, (genesis, epoch), stopped, roster)| {
             let last_term = Term(last_term);
-            ImageHead { last_term, config, genesis, epoch, stopped, roster }
+            ImageHead { last_term, config, genesis, epoch, stopped, roster, time_ms }
         },
     )
 }
@@ -212,7 +214,14 @@ fn message() -> impl Strategy<Value = PeerMessage> {
     ];
     let change = (any::<u64>(), roster_change())
         .prop_map(|(low_water, change)| Request::Change { low_water, change });
+    let call = (any::<u64>(), any::<u32>(), "[a-z]{0,255}", payload()).prop_map(
+        |(low_water, run_limit_ms, name, args)| {
+            let args = args.to_vec();
+            Request::Call(Arc::new(CallRequest { low_water, run_limit_ms, name, args }))
+        },
+    );
     let request = prop_oneof![
+        call,
         payload().prop_map(Request::Transaction),
         Just(Request::Stop),
         change,
@@ -357,6 +366,7 @@ fn samples() -> Vec<PeerMessage> {
         epoch: Epoch { counter: 1, bits: 7 },
         stopped: vec![identity],
         roster: Roster::new([("a:1".to_string(), 1)]),
+        time_ms: 5,
     };
     let image = ImageId { term: Term(3), number: 1, last: EntryIndex(8) };
     let (head, bytes) = (Some(Box::new(head)), Arc::clone(&payload));

@@ -1,6 +1,7 @@
 //! What goes into a replica and what comes out of it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use quorate_consensus::{Identity, NodeId, Role, Settings, Term, Ticks};
 use quorate_engine::{
@@ -13,6 +14,7 @@ use crate::epoch::Epoch;
 use crate::error::{ClusterError, OutcomeError};
 use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
+use crate::procedure::{CallBatch, CallError, CallRequest, CallResult, RanBatch};
 use crate::reason::QuorumReason;
 
 /// What a replica is told when it is made. Times are milliseconds.
@@ -71,6 +73,8 @@ pub enum ReplicaBug {
     FenceNotRemembered,
     /// `AllLive` does not wait for one of the live members.
     AllLiveIgnoresOne,
+    /// A batch of calls that lost against the log is logged all the same.
+    LostBatchLogged,
 }
 
 /// What happens to a replica.
@@ -100,6 +104,18 @@ pub enum Input {
     },
     /// A local transaction asks to be committed.
     Submit(Submission, CommitOptions),
+    /// Somebody here calls a procedure.
+    Call {
+        /// Names the call, and is its id in the log.
+        id: TransactionId,
+        /// What is called.
+        request: Arc<CallRequest>,
+        /// How long the caller waits; none for as long as a commit may take.
+        limit_ms: Option<u64>,
+    },
+    /// What [`Output::Run`] asked for was done. One for a batch of a term that is over changes
+    /// nothing.
+    Ran(RanBatch),
     /// Somebody here must know what became of a transaction.
     Outcome {
         /// Names the question; of the same sequence as the ids of own transactions.
@@ -174,6 +190,16 @@ pub enum Output {
     Through {
         /// Which.
         id: TransactionId,
+    },
+    /// Run these calls, beside everything else and for as long as it takes, and answer with
+    /// [`Input::Ran`]; in the order of their numbers.
+    Run(CallBatch),
+    /// The outcome of an [`Input::Call`]; once for each. `Ok` comes after it became visible.
+    Called {
+        /// Which.
+        id: TransactionId,
+        /// What it answered, or why not.
+        result: Result<CallResult, CallError>,
     },
     /// The answer to a [`Input::Outcome`]; once for each. Never `Unknown`.
     Outcome {
@@ -404,11 +430,15 @@ pub struct Counters {
     pub read_rounds: u64,
     /// Fences applied.
     pub fences: u64,
+    /// Calls of procedures applied, failed ones counted too.
+    pub calls: u64,
+    /// Batches of calls this leader ran again, since others had written what they use.
+    pub batches_lost: u64,
 }
 
 impl Counters {
     /// Every count under its name, in the order of the fields.
-    pub fn named(mut self) -> [(&'static str, u64); 22] {
+    pub fn named(mut self) -> [(&'static str, u64); 24] {
         self.places().map(|(name, place)| (name, *place))
     }
 
@@ -419,7 +449,7 @@ impl Counters {
     }
 
     /// The one table of names.
-    fn places(&mut self) -> [(&'static str, &mut u64); 22] {
+    fn places(&mut self) -> [(&'static str, &mut u64); 24] {
         let Self {
             elections_won,
             truncations,
@@ -443,6 +473,8 @@ impl Counters {
             reads_asked,
             read_rounds,
             fences,
+            calls,
+            batches_lost,
         } = self;
         [
             ("elections_won", elections_won),
@@ -467,6 +499,8 @@ impl Counters {
             ("reads_asked", reads_asked),
             ("read_rounds", read_rounds),
             ("fences", fences),
+            ("calls", calls),
+            ("batches_lost", batches_lost),
         ]
     }
 }

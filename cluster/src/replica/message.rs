@@ -9,6 +9,7 @@ use quorate_engine::{Index, TransactionId};
 
 use super::roster::{Roster, RosterChange, RosterError};
 use crate::epoch::Epoch;
+use crate::procedure::CallRequest;
 
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,6 +150,8 @@ pub enum Request {
     },
     /// Log that this transaction never commits, unless it has.
     Fence(TransactionId),
+    /// Run a procedure, and log what it wrote.
+    Call(Arc<CallRequest>),
 }
 
 /// Why a node will not promise.
@@ -233,6 +236,8 @@ pub struct ImageHead {
     pub stopped: Vec<Identity>,
     /// The roster as of that entry.
     pub roster: Roster,
+    /// The newest time that a procedure was told, ms since the Unix epoch.
+    pub time_ms: u64,
 }
 
 /// The connections between two nodes: bulk never delays control, and state never delays either.

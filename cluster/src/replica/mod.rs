@@ -16,6 +16,7 @@
 
 mod api;
 mod blank;
+mod calls;
 mod epochs;
 mod member;
 mod message;
@@ -35,6 +36,7 @@ use crate::admin::{AdminAnswer, AdminError, AdminRequest};
 use crate::epoch::Epoch;
 use crate::error::ClusterError;
 use crate::fresh::{FreshError, Freshness};
+use crate::procedure::CallRequest;
 use crate::reason::QuorumReason;
 use blank::{Blank, Next};
 use member::{Beginning, Member, ReceivedImage, Receiving, receive_piece};
@@ -172,6 +174,12 @@ impl Replica {
             Input::PeerDown { peer } => self.link_broke(peer),
             Input::Receive { from, message } => self.receive(from, message),
             Input::Submit(submission, options) => self.submit(&submission, options),
+            Input::Call { id, request, limit_ms } => self.call(id.sequence, request, limit_ms),
+            Input::Ran(ran) => {
+                if let Stage::Member(member) = &mut self.stage {
+                    member.ran(&mut self.node, ran);
+                }
+            }
             Input::Outcome { id, wanted, limit_ms } => self.outcome(id, wanted, limit_ms),
             Input::Fresh { token, freshness, limit_ms } => self.fresh(token, freshness, limit_ms),
             Input::Flush => {}
@@ -288,7 +296,8 @@ impl Replica {
     }
 
     fn become_member(&mut self, from: Identity, last: EntryIndex, head: ImageHead) {
-        let ImageHead { last_term, config, genesis, stopped, roster, .. } = head;
+        let ImageHead { last_term, config, genesis, stopped, roster, time_ms, .. } = head;
+        self.node.logged_time_ms = time_ms;
         self.node.counters.images_installed += 1;
         let beginning = Beginning { genesis, last, last_term, config, stopped, roster };
         let member = Member::new(&mut self.node, beginning);
@@ -341,6 +350,15 @@ impl Replica {
         }
         let reason = QuorumReason::NoState.to_string();
         let sequence = submission.id.sequence;
+        self.node.complete(sequence, Err(CommitError::NoQuorum { reason }));
+    }
+
+    fn call(&mut self, sequence: u64, request: Arc<CallRequest>, limit_ms: Option<u64>) {
+        if let Stage::Member(member) = &mut self.stage {
+            return member.call(&mut self.node, sequence, request, limit_ms);
+        }
+        self.node.calls.insert(sequence, None);
+        let reason = QuorumReason::NoState.to_string();
         self.node.complete(sequence, Err(CommitError::NoQuorum { reason }));
     }
 
@@ -431,6 +449,10 @@ impl Replica {
                 self.node.complete(submission.id.sequence, Err(CommitError::Stopped));
             }
             Input::Fresh { token, .. } => self.node.fresh(token, Err(FreshError::Stopped)),
+            Input::Call { id, .. } => {
+                self.node.calls.insert(id.sequence, None);
+                self.node.complete(id.sequence, Err(CommitError::Stopped));
+            }
             Input::Outcome { id, wanted, .. } => {
                 self.node.outcomes.insert(id.sequence, wanted);
                 self.node.complete(id.sequence, Err(CommitError::Stopped));

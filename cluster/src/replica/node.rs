@@ -18,6 +18,7 @@ use crate::epoch::Epoch;
 use crate::error::OutcomeError;
 use crate::event::NodeInfo;
 use crate::fresh::FreshError;
+use crate::procedure::{CallAnswer, CallError, CallResult};
 
 /// A peer whose link is up.
 #[derive(Debug)]
@@ -49,6 +50,12 @@ pub(super) struct Node {
     pub(super) pending: Pending,
     /// Which own requests ask for an outcome, and of what.
     pub(super) outcomes: BTreeMap<u64, TransactionId>,
+    /// Which own requests are calls, and what they answered once that is applied.
+    pub(super) calls: BTreeMap<u64, Option<CallAnswer>>,
+    /// The newest time in the applied log that procedures were told, ms.
+    pub(super) logged_time_ms: u64,
+    /// The number of the newest batch of calls.
+    pub(super) newest_batch: u64,
     /// What operators asked and the log will answer, by sequence.
     pub(super) errands: BTreeMap<u64, Errand>,
     /// The cluster's epoch, as far as this node belongs to it.
@@ -84,6 +91,9 @@ impl Node {
             links: BTreeMap::new(),
             pending: Pending::default(),
             outcomes: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            logged_time_ms: 0,
+            newest_batch: 0,
             ending: Ending::No,
             counters: Counters::default(),
             now,
@@ -146,10 +156,13 @@ impl Node {
         self.outbox.push(output);
     }
 
-    /// Answers an own request: a transaction, an errand, or a question for an outcome.
+    /// Answers an own request: a transaction, a call, an errand, or a question for an outcome.
     pub(super) fn complete(&mut self, sequence: u64, result: Result<Index, CommitError>) {
         if let Some(errand) = self.errands.remove(&sequence) {
             return self.complete_errand(&errand, sequence, result);
+        }
+        if let Some(answer) = self.calls.remove(&sequence) {
+            return self.complete_call(answer, sequence, result);
         }
         let Some(wanted) = self.outcomes.remove(&sequence) else {
             return self.complete_with(sequence, result.map(Acknowledged::from));
@@ -167,6 +180,23 @@ impl Node {
     ) {
         let id = self.transaction_id(sequence);
         self.outbox.push(Output::Complete { id, result });
+    }
+
+    /// Answers who called a procedure.
+    fn complete_call(
+        &mut self,
+        answer: Option<CallAnswer>,
+        sequence: u64,
+        result: Result<Index, CommitError>,
+    ) {
+        let id = self.transaction_id(sequence);
+        let result = match (answer, result) {
+            (Some(CallAnswer::Failed(error)), _) => Err(error),
+            (Some(CallAnswer::Done(bytes)), Ok(index)) => Ok(CallResult { bytes, index }),
+            (None, Ok(index)) => Err(CallError::ResultLost { index }),
+            (_, Err(error)) => Err(error.into()),
+        };
+        self.outbox.push(Output::Called { id, result });
     }
 
     /// Answers an operator, unless the change is in the log: then its effect is waited for.

@@ -11,6 +11,7 @@ use quorate_consensus::{Identity, Incarnation, NodeId, Payload};
 use quorate_engine::TransactionId;
 use quorate_schema::bytes::{Malformed, Reader, Writer};
 
+use super::calls::{Line, read_lines, write_lines};
 use super::roster::RosterChange;
 
 const KIND_TRANSACTION: u8 = 0;
@@ -18,6 +19,7 @@ const KIND_STOPPED: u8 = 1;
 const KIND_DEPARTED: u8 = 2;
 const KIND_CHANGE: u8 = 3;
 const KIND_FENCE: u8 = 4;
+const KIND_CALLS: u8 = 5;
 
 /// The smallest item: a kind without a body, and its length.
 const ITEM_BYTES_MIN: usize = 5;
@@ -46,6 +48,15 @@ pub(super) enum Item<'a> {
         id: TransactionId,
         /// The transaction.
         fenced: TransactionId,
+    },
+    /// Calls of procedures that were run one after another.
+    Calls {
+        /// What they were told is the time, ms since the Unix epoch.
+        time_ms: u64,
+        /// What became of each.
+        lines: Vec<Line>,
+        /// What they wrote together, if anything, under the id of one that is done.
+        write_set: Option<&'a [u8]>,
     },
 }
 
@@ -86,6 +97,13 @@ impl OpenWindow {
                 write_id(&mut body, *id);
                 write_id(&mut body, *fenced);
                 self.write(KIND_FENCE, body.as_slice());
+            }
+            Item::Calls { time_ms, lines, write_set } => {
+                let mut body = Writer::new();
+                body.u64(*time_ms);
+                write_lines(&mut body, lines);
+                body.bytes(write_set.unwrap_or_default());
+                self.write(KIND_CALLS, body.as_slice());
             }
         }
     }
@@ -151,6 +169,11 @@ fn item(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
             }
             Item::Fence { id, fenced }
         }
+        KIND_CALLS => {
+            let (time_ms, lines) = (reader.u64()?, read_lines(&mut reader)?);
+            let write_set = Some(reader.bytes()?).filter(|bytes| !bytes.is_empty());
+            Item::Calls { time_ms, lines, write_set }
+        }
         _ => return Err(Malformed { what: "window item kind", offset: 0 }),
     };
     reader.finish()?;
@@ -169,12 +192,12 @@ fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, Malformed> {
     Ok(Identity { node, incarnation: Incarnation(reader.u128()?) })
 }
 
-fn write_id(writer: &mut Writer, id: TransactionId) {
+pub(super) fn write_id(writer: &mut Writer, id: TransactionId) {
     writer.u128(id.origin);
     writer.u64(id.sequence);
 }
 
-fn read_id(reader: &mut Reader<'_>) -> Result<TransactionId, Malformed> {
+pub(super) fn read_id(reader: &mut Reader<'_>) -> Result<TransactionId, Malformed> {
     Ok(TransactionId { origin: reader.u128()?, sequence: reader.u64()? })
 }
 

@@ -14,6 +14,7 @@
 //! database was dropped, its sockets close and everybody who waits is answered.
 
 mod admin;
+mod calls;
 mod delivery;
 mod news;
 mod shared;
@@ -35,14 +36,16 @@ use crate::error::{ClusterError, OutcomeError, RejectReason};
 use crate::event::NodeInfo;
 use crate::fresh::FreshError;
 use crate::params::{Checked, ClusterParams};
+use crate::procedure::{CallError, CallResult, Procedures};
 use crate::replica::{ClusterEvent, Input, Output, Phase, Replica, ReplicaSettings, Status};
 use crate::status::{ClusterMember, ClusterStatus};
 use crate::transport::{LinkEvent, Place, SocketOptions, Transport, TransportSettings};
 use crate::wire::Card;
 use admin::{AdminReply, AdminRequests};
+use calls::Runner;
 use delivery::{Callbacks, Delivery};
 use news::News;
-use shared::{Command, FreshSlot, OutcomeSlot, Slot, WaitingCommit};
+use shared::{CallSlot, Command, FreshSlot, OutcomeSlot, Slot, WaitingCommit};
 
 pub(crate) use shared::{Limits, Shared};
 
@@ -105,6 +108,9 @@ pub(crate) struct Runtime {
     slots: HashMap<u64, WaitingCommit>,
     /// Who waits for an outcome, by the sequence of the question.
     questions: HashMap<u64, Arc<OutcomeSlot>>,
+    /// Who waits for a call, by sequence.
+    callers: HashMap<u64, Arc<CallSlot>>,
+    runner: Runner,
     /// Readers that wait, by token, and the newest token.
     readers: HashMap<u64, Arc<FreshSlot>>,
     newest_reader: u64,
@@ -132,6 +138,7 @@ enum Answer {
     Commit(TransactionId, Result<Acknowledged, CommitError>),
     Outcome(TransactionId, Result<Outcome, OutcomeError>),
     Fresh(u64, Result<Index, FreshError>),
+    Call(TransactionId, Result<CallResult, CallError>),
 }
 
 /// Where a call that asked for the end waits.
@@ -246,12 +253,14 @@ impl Runtime {
         shared: Arc<Shared>,
         applier: Applier,
         dictionary: Arc<Dictionary>,
+        procedures: Arc<Procedures>,
         birth: Birth,
     ) -> std::io::Result<Self> {
         let params = checked.params();
         let own = NodeId(params.node_id);
         let identity = Identity { node: own, incarnation: Incarnation(birth.incarnation) };
         let settings = replica_settings(checked, identity);
+        let runner = Runner::new(procedures, applier.clone(), Arc::clone(&shared));
         let replica = Replica::new(settings, applier, dictionary, birth.cluster_id_seed, 0);
         let asks = params.quorum_callback.is_some();
         let delivery = if asks || params.notify_callback.is_some() {
@@ -279,6 +288,8 @@ impl Runtime {
             asks,
             slots: HashMap::new(),
             questions: HashMap::new(),
+            callers: HashMap::new(),
+            runner,
             readers: HashMap::new(),
             newest_reader: 0,
             news: News::default(),
@@ -495,6 +506,11 @@ impl Runtime {
                 self.questions.insert(id.sequence, slot);
                 Input::Outcome { id, wanted, limit_ms }
             }
+            Command::Call { id, request, limit_ms, slot } => {
+                self.callers.insert(id.sequence, slot);
+                Input::Call { id, request, limit_ms }
+            }
+            Command::Ran(ran) => Input::Ran(ran),
             Command::Fresh { freshness, limit_ms, slot } => {
                 self.newest_reader += 1;
                 let token = self.newest_reader;
@@ -553,6 +569,8 @@ impl Runtime {
                 Output::Complete { id, result } => answers.push(Answer::Commit(id, result)),
                 Output::Fresh { token, result } => answers.push(Answer::Fresh(token, result)),
                 Output::Outcome { id, result } => answers.push(Answer::Outcome(id, result)),
+                Output::Called { id, result } => answers.push(Answer::Call(id, result)),
+                Output::Run(batch) => self.runner.run(batch),
                 Output::Through { id } => self.through(id),
                 Output::Settled { id, committed } => {
                     self.shared.doubt_settled(id.sequence, committed);
@@ -669,6 +687,11 @@ impl Runtime {
                     slot.fill(result);
                 }
             }
+            Answer::Call(id, result) => {
+                if let Some(slot) = self.callers.remove(&id.sequence) {
+                    slot.fill(result);
+                }
+            }
             Answer::Fresh(token, result) => {
                 if let Some(slot) = self.readers.remove(&token) {
                     slot.fill(result);
@@ -707,6 +730,9 @@ impl Runtime {
         self.admin_end();
         for (_, slot) in self.questions.drain() {
             slot.fill(Err(OutcomeError::Stopped));
+        }
+        for (sequence, slot) in self.callers.drain() {
+            slot.fill(Err(CallError::InDoubt(self.shared.transaction_id(sequence))));
         }
         for (_, slot) in self.readers.drain() {
             slot.fill(Err(FreshError::Stopped));

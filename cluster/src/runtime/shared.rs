@@ -24,6 +24,7 @@ use crate::admin::{AdminAnswer, AdminError, AdminRequest};
 use crate::error::{ClusterError, OutcomeError};
 use crate::event::NodeInfo;
 use crate::fresh::{FreshError, Freshness};
+use crate::procedure::{CallError, CallRequest, CallResult, RanBatch};
 use crate::reason::QuorumReason;
 use crate::status::ClusterStatus;
 
@@ -31,8 +32,8 @@ use crate::status::ClusterStatus;
 /// travel with, it fits a frame.
 const WRITE_SET_BYTES_MAX: usize = 64 << 20;
 
-/// The longest a reader may wait: as good as for ever, and deadlines do not overflow.
-const FRESH_LIMIT_MAX: Duration = Duration::from_secs(86_400 * 365);
+/// The longest a reader or caller may wait: as good as for ever, and deadlines do not overflow.
+pub(super) const LIMIT_MAX: Duration = Duration::from_secs(86_400 * 365);
 
 /// How many outcomes of transactions once in doubt are remembered on their own node.
 const FATES_MAX: usize = 4096;
@@ -48,6 +49,15 @@ pub(super) enum Command {
         limit_ms: u64,
         slot: Arc<OutcomeSlot>,
     },
+    /// Somebody calls a procedure.
+    Call {
+        id: TransactionId,
+        request: Arc<CallRequest>,
+        limit_ms: Option<u64>,
+        slot: Arc<CallSlot>,
+    },
+    /// The node's procedures were run.
+    Ran(RanBatch),
     /// End: in order with the others, or alone. Answered when the listener has ended, or at once
     /// if that cannot be.
     End {
@@ -135,6 +145,9 @@ impl CommitTicket for CommitSlot {
 /// Where who asked for an outcome waits.
 pub(super) type OutcomeSlot = Slot<Result<Outcome, OutcomeError>>;
 
+/// Where who called a procedure waits.
+pub(super) type CallSlot = Slot<Result<CallResult, CallError>>;
+
 /// Where a reader waits.
 pub(super) type FreshSlot = Slot<Result<Index, FreshError>>;
 
@@ -150,11 +163,11 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct Inbox {
+pub(super) struct Inbox {
     commands: VecDeque<Command>,
     stage: Stage,
     /// How many calls ask for the end and were not refused: no new commits while there is one.
-    ends_asked: u32,
+    pub(super) ends_asked: u32,
     /// The listener waits for sockets and must be woken.
     asleep: bool,
     /// Commits under way.
@@ -192,7 +205,7 @@ pub(crate) struct Shared {
     /// The cluster's nodes as they were last.
     nodes: Mutex<Vec<NodeInfo>>,
     waker: Arc<Waker>,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 /// What clients are held to.
@@ -205,7 +218,7 @@ pub(crate) struct Limits {
 }
 
 /// Why a call found no listener.
-enum Absent {
+pub(super) enum Absent {
     /// None came within the limit.
     NotListening,
     /// It has ended.
@@ -303,7 +316,7 @@ impl Shared {
         limit: Option<Duration>,
     ) -> Result<Index, FreshError> {
         let start = Instant::now();
-        let limit = limit.unwrap_or(self.limits.wait).min(FRESH_LIMIT_MAX);
+        let limit = limit.unwrap_or(self.limits.wait).min(LIMIT_MAX);
         let slot = Slot::new();
         {
             let mut inbox = match self.listening(start + limit) {
@@ -512,6 +525,7 @@ impl Shared {
                 }
                 Command::Outcome { slot, .. } => slot.fill(Err(OutcomeError::Stopped)),
                 Command::Fresh { slot, .. } => slot.fill(Err(FreshError::Stopped)),
+                Command::Call { slot, .. } => slot.fill(Err(CallError::Stopped)),
                 Command::Status(slot) => slot.fill(status.clone()),
                 Command::End { slot, .. } => slot.fill(result.clone()),
                 Command::Admin(_, AdminReply::Slot(slot)) => {
@@ -519,6 +533,7 @@ impl Shared {
                 }
                 Command::Admin(_, AdminReply::Connection(_)) // its connection is closed
                 | Command::Verdict { .. }
+                | Command::Ran(_)
                 | Command::Abandon => {}
             }
         }
@@ -526,7 +541,7 @@ impl Shared {
         self.room.notify_all();
     }
 
-    fn push(&self, inbox: &mut MutexGuard<'_, Inbox>, command: Command) {
+    pub(super) fn push(&self, inbox: &mut MutexGuard<'_, Inbox>, command: Command) {
         inbox.commands.push_back(command);
         if std::mem::take(&mut inbox.asleep) {
             // Failing to wake is a broken eventfd: the listener's next timer finds the command.
@@ -535,7 +550,7 @@ impl Shared {
     }
 
     /// Waits until somebody listens.
-    fn listening(&self, deadline: Instant) -> Result<MutexGuard<'_, Inbox>, Absent> {
+    pub(super) fn listening(&self, deadline: Instant) -> Result<MutexGuard<'_, Inbox>, Absent> {
         let mut inbox = self.inbox.lock();
         loop {
             match &inbox.stage {

@@ -17,6 +17,7 @@ use super::core;
 use super::frame::FrameWriter;
 use crate::epoch::Epoch;
 use crate::params::NODES_MAX;
+use crate::procedure::CallRequest;
 use crate::replica::{
     DeclineReason, Genesis, ImageHead, ImageId, ImagePiece, PeerMessage, RefusalReason, Request,
     Roster, RosterChange, RosterError, Standing,
@@ -294,6 +295,10 @@ fn encode_request(request: &Request, frame: &mut FrameWriter) {
             frame.writer().u8(4);
             encode_transaction_id(fenced, frame.writer());
         }
+        Request::Call(request) => {
+            frame.writer().u8(5);
+            request.encode(frame.writer());
+        }
     }
 }
 
@@ -303,6 +308,7 @@ fn decode_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
         2 => Request::Stop,
         3 => Request::Change { low_water: reader.u64()?, change: RosterChange::decode(reader)? },
         4 => Request::Fence(decode_transaction_id(reader)?),
+        5 => Request::Call(Arc::new(CallRequest::decode(reader)?)),
         _ => return Err(reader.malformed("no such request")),
     })
 }
@@ -374,6 +380,7 @@ fn encode_head(head: &ImageHead, writer: &mut Writer) {
         encode_identity(identity, writer);
     }
     head.roster.encode(writer);
+    writer.u64(head.time_ms);
 }
 
 /// The first piece, and no other, has a head.
@@ -406,8 +413,9 @@ fn decode_head(reader: &mut Reader<'_>) -> Result<ImageHead, Malformed> {
         stopped.push(decode_identity(reader)?);
     }
     let roster = Roster::decode(reader)?;
+    let time_ms = reader.u64()?;
     if !COUNTED.contains(&last_term.0) {
         return Err(reader.malformed("numbers of an image"));
     }
-    Ok(ImageHead { last_term, config, genesis, epoch, stopped, roster })
+    Ok(ImageHead { last_term, config, genesis, epoch, stopped, roster, time_ms })
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use quorate_cluster::replica::{Input, Output, PeerMessage, Replica, ReplicaSettings};
 use quorate_cluster::{
-    AdminAnswer, AdminRequest, ClusterError, ClusterEvent, FreshError, Freshness, NodeInfo,
-    OutcomeError,
+    AdminAnswer, AdminRequest, CallBatch, CallError, CallRequest, CallResult, Clock, ClusterError,
+    ClusterEvent, FreshError, Freshness, NodeInfo, OutcomeError, Procedures,
 };
 use quorate_consensus::{Identity, Role, Settings};
 use quorate_engine::{
@@ -68,6 +68,13 @@ pub struct MiniNode {
     pub answers: BTreeMap<u64, AdminAnswer>,
     /// The nodes it was last told to look for.
     pub listed: Vec<Option<NodeInfo>>,
+    /// Its procedures, and the clock they are told.
+    pub procedures: Procedures,
+    pub clock_ms: u64,
+    /// Batches it wants run, while they are held.
+    pub batches: VecDeque<CallBatch>,
+    /// What its callers heard.
+    pub called: BTreeMap<TransactionId, Result<CallResult, CallError>>,
     /// How it ended.
     pub finished: Option<Result<(), ClusterError>>,
     next_token: u64,
@@ -88,6 +95,8 @@ pub struct Mini {
     pub nodes: Vec<MiniNode>,
     flying: VecDeque<Flying>,
     hold: Option<Hold>,
+    /// Batches wait until they are run one by one.
+    pub hold_batches: bool,
     now: u64,
     outputs: Vec<Output>,
 }
@@ -142,6 +151,10 @@ impl MiniNode {
             events: Vec::new(),
             answers: BTreeMap::new(),
             listed: Vec::new(),
+            procedures: Procedures::default(),
+            clock_ms: 1_000,
+            batches: VecDeque::new(),
+            called: BTreeMap::new(),
             finished: None,
             next_token: 0,
         }
@@ -168,8 +181,14 @@ impl Mini {
             MiniNode::new(settings)
         };
         let nodes = (0..ranks.len()).map(node).collect();
-        let mut mini =
-            Self { nodes, flying: VecDeque::new(), hold: None, now: 0, outputs: Vec::new() };
+        let mut mini = Self {
+            nodes,
+            flying: VecDeque::new(),
+            hold: None,
+            hold_batches: false,
+            now: 0,
+            outputs: Vec::new(),
+        };
         for a in 0..ranks.len() {
             for b in 0..a {
                 mini.link(a, b);
@@ -327,6 +346,31 @@ impl Mini {
         id.sequence
     }
 
+    /// Somebody at `node` calls a procedure.
+    pub fn call(&mut self, node: usize, name: &str, args: &[u8]) -> TransactionId {
+        let (id, low_water) = self.nodes[node].path.next_id();
+        let (name, args) = (name.to_owned(), args.to_vec());
+        let request = Arc::new(CallRequest { low_water, run_limit_ms: 1_000, name, args });
+        self.step(node, Input::Call { id, request, limit_ms: None });
+        id
+    }
+
+    /// What became of a call, in whatever time it takes.
+    pub fn called(&mut self, node: usize, id: TransactionId) -> Result<CallResult, CallError> {
+        self.run_until("a call", |mini| mini.nodes[node].called.contains_key(&id));
+        self.nodes[node].called[&id].clone()
+    }
+
+    /// Runs the oldest batch that waits at `node`, if one does.
+    pub fn run_batch(&mut self, node: usize) -> bool {
+        let this = &mut self.nodes[node];
+        let Some(batch) = this.batches.pop_front() else { return false };
+        let clock = Clock { unix_ms: this.clock_ms, elapsed: &|| std::time::Duration::ZERO };
+        let ran = this.procedures.run(&this.database.applier(), &batch, clock);
+        self.step(node, Input::Ran(ran));
+        true
+    }
+
     /// What became of a transaction, in whatever time it takes to know.
     pub fn outcome(&mut self, node: usize, wanted: TransactionId) -> Outcome {
         let question = self.ask_outcome(node, wanted, 10_000);
@@ -377,6 +421,11 @@ impl Mini {
                     let before = this.outcomes.insert(id.sequence, result);
                     assert!(before.is_none(), "question {id} was answered twice");
                 }
+                Output::Called { id, result } => {
+                    let before = this.called.insert(id, result);
+                    assert!(before.is_none(), "call {id} was answered twice");
+                }
+                Output::Run(batch) => this.batches.push_back(batch),
                 Output::Through { id } => this.through.push(id),
                 Output::Settled { id, committed } => {
                     let before = this.settled.insert(id, committed);
@@ -401,5 +450,6 @@ impl Mini {
             }
         }
         self.outputs = outputs;
+        while !self.hold_batches && self.run_batch(node) {}
     }
 }

@@ -21,20 +21,22 @@ use super::super::node::Node;
 use super::super::roster::{Roster, RosterChange};
 use super::super::window::{Item, OpenWindow, items};
 use super::Member;
+use super::calls::Calls;
 
 /// The state of one term of leadership.
 pub(super) struct Leading {
     term: Term,
-    tail: Tail,
+    pub(super) tail: Tail,
     /// Stops and departures of the tail.
     marks: BTreeSet<Identity>,
     /// The roster behind everything in the tail.
     roster: Roster,
-    reservations: Reservations,
-    open: OpenWindow,
+    pub(super) reservations: Reservations,
+    pub(super) calls: Calls,
+    pub(super) open: OpenWindow,
     open_since: Ticks,
     /// Who waits for the open window, to refuse them if it cannot be logged.
-    open_requests: Vec<(Identity, TransactionId)>,
+    pub(super) open_requests: Vec<(Identity, TransactionId)>,
 }
 
 impl Leading {
@@ -49,6 +51,7 @@ impl Leading {
             marks: BTreeSet::new(),
             roster: node.roster.clone(),
             reservations: Reservations::new(node.settings.commit_limit_ms),
+            calls: Calls::new(node.logged_time_ms),
             open: OpenWindow::default(),
             open_since: 0,
             open_requests: Vec::new(),
@@ -67,6 +70,7 @@ impl Leading {
                         leading.change(id, low_water, &change);
                     }
                     Item::Fence { fenced, .. } => leading.fence(node, fenced),
+                    item @ Item::Calls { .. } => leading.observe_calls(node, &item)?,
                 }
             }
         }
@@ -126,7 +130,7 @@ impl Leading {
         self.open_requests.push(asked_by);
     }
 
-    fn opened(&mut self, now: Ticks) {
+    pub(super) fn opened(&mut self, now: Ticks) {
         if self.open.count() == 0 {
             self.open_since = now;
         }
@@ -156,6 +160,7 @@ impl Member {
                 self.take_change(node, from, term, (id, low_water), &change)
             }
             Request::Fence(fenced) => self.take_fence(node, from, term, id, fenced),
+            Request::Call(request) => self.take_call(node, from, term, id, request),
         };
         if let Err(reason) = refusal {
             self.refuse(node, from, id, term, reason);
@@ -294,19 +299,23 @@ impl Member {
             self.refuse(node, from, id, term, RefusalReason::WrongTerm);
         }
         if self.is_leading() {
-            self.leading = None; // the tail counts a window that never was
+            // The tail counts a window that never was.
+            if let Some(leading) = self.leading.take() {
+                self.abandon(node, leading);
+            }
             self.role_changed(node);
         }
     }
 
-    /// Leadership is over: who waits for the open window may ask the next leader at once.
+    /// Leadership is over: who waits for the open window, or for a procedure, may ask the next
+    /// leader at once.
     pub(super) fn abandon(&mut self, node: &mut Node, leading: Leading) {
-        for (from, id) in leading.open_requests {
+        for (from, id) in leading.open_requests.into_iter().chain(leading.calls.into_requests()) {
             self.refuse(node, from, id, leading.term, RefusalReason::WrongTerm);
         }
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         node: &mut Node,
         to: Identity,
@@ -332,7 +341,7 @@ fn decode(node: &Node, bytes: &[u8]) -> Result<Submission, Malformed> {
     Ok(submission)
 }
 
-fn reason(refusal: Refusal) -> RefusalReason {
+pub(super) fn reason(refusal: Refusal) -> RefusalReason {
     match refusal {
         Refusal::Conflict => RefusalReason::Conflict,
         Refusal::SnapshotTooOld { floor } => RefusalReason::SnapshotTooOld { floor: floor.0 },

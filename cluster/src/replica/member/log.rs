@@ -8,6 +8,7 @@ use quorate_consensus::{
 use quorate_engine::{Index, WriteSet};
 use quorate_schema::bytes::Malformed;
 
+use super::super::calls::Line;
 use super::super::message::PeerMessage;
 use super::super::node::Node;
 use super::super::window::{Item, items};
@@ -208,6 +209,11 @@ impl Member {
                 if id.origin == node.identity().incarnation.0 {
                     done.push((id.sequence, Ok(index)));
                 }
+            }
+            Item::Calls { time_ms, lines, write_set } => {
+                let settled: Vec<_> = lines.iter().map(Line::settled).collect();
+                node.applier.apply_batch(index, write_set, &settled)?;
+                self.calls_applied(node, time_ms, lines, index, done);
             }
             Item::Fence { id, fenced } => {
                 if fences_are_forgotten(node) {

@@ -2,9 +2,10 @@
 //! while it leads, and takes part in admission and in the orderly end.
 //!
 //! The state is split by who owns it: `log` (core, applied position), `leading` (the tail and the
-//! open window of the term this node leads), `requests` (own transactions on their way), `reads`
-//! (own readers that want to be sure, and the leader's answer to those of others), `admission` (new
-//! incarnations), `transfer` (images), `farewell` (stop and detach).
+//! open window of the term this node leads), `calls` (procedures it runs for others), `requests`
+//! (own transactions on their way), `reads` (own readers that want to be sure, and the leader's
+//! answer to those of others), `admission` (new incarnations), `transfer` (images), `farewell`
+//! (stop and detach).
 //!
 //! Invariants:
 //!
@@ -15,6 +16,7 @@
 //!   wait for it leave (memory mode: at once).
 
 mod admission;
+mod calls;
 mod everywhere;
 mod farewell;
 mod leading;
@@ -297,6 +299,7 @@ impl Member {
         }
         self.settle_reads(node);
         self.settle_everywhere(node);
+        self.run_calls(node);
         self.close_window_if_due(node);
         self.finish(node);
     }

@@ -127,6 +127,7 @@ impl Member {
             epoch: node.epoch,
             stopped: self.farewell.in_log(),
             roster: node.roster.clone(),
+            time_ms: node.logged_time_ms,
         };
         self.transfers.begun += 1;
         let id = ImageId { term: self.core.term(), number: self.transfers.begun, last };
@@ -342,7 +343,8 @@ impl Member {
             return;
         }
         node.counters.images_installed += 1;
-        let ImageHead { last_term, config, stopped, roster, .. } = head;
+        let ImageHead { last_term, config, stopped, roster, time_ms, .. } = head;
+        node.logged_time_ms = time_ms;
         self.applied_entry = last;
         self.applied_term = last_term;
         self.applied_config = config.clone();

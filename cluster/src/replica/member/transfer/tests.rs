@@ -45,6 +45,7 @@ fn sending(applier: &Applier) -> Sending {
         epoch: crate::epoch::Epoch::default(),
         stopped: Vec::new(),
         roster: Roster::new([]),
+        time_ms: 0,
     };
     Sending::new(ID, head, applier.image_stream(), 0)
 }
