@@ -78,9 +78,9 @@ pub use quorate_engine::{
 };
 
 pub use quorate_cluster::{
-    AdminAnswer, AdminClient, AdminClientError, AdminError, AdminRequest, Cluster, ClusterError,
-    ClusterEvent, ClusterMember, ClusterNodeParams, ClusterParams, ClusterStatus, Connection,
-    Counters, Database, Epoch, FreshError, Freshness, ListenerHandle, NodeId, NodeInfo, OpenError,
-    Options, OutcomeError, ParamsError, Phase, QuorumReason, Recovery, RejectReason, Role,
-    WaitingFor,
+    AdminAnswer, AdminClient, AdminClientError, AdminError, AdminRequest, CALL_BYTES_MAX,
+    CallContext, CallError, CallOptions, CallResult, Cluster, ClusterError, ClusterEvent,
+    ClusterMember, ClusterNodeParams, ClusterParams, ClusterStatus, Connection, Counters, Database,
+    Epoch, FreshError, Freshness, ListenerHandle, NodeId, NodeInfo, OpenError, Options,
+    OutcomeError, ParamsError, Phase, QuorumReason, Recovery, RejectReason, Role, WaitingFor,
 };
