@@ -236,7 +236,7 @@ impl Member {
         leading.calls.attempts = 0;
         let (term, reason) = (leading.term(), reason(refusal));
         for call in calls {
-            self.refuse(node, call.from, call.id, term, reason.clone());
+            self.refuse(node, call.from, call.id, term, reason);
         }
     }
 
