@@ -32,11 +32,13 @@ pub enum Planted {
     ReadIndexIsCommit,
     /// A fence is answered and not remembered.
     FenceNotRemembered,
+    /// A batch of calls that lost against the log is logged all the same.
+    LostBatchLogged,
 }
 
 impl Planted {
     /// All of them, each with the number of seeds within which it must be found.
-    pub const ALL: [(Planted, u64); 14] = [
+    pub const ALL: [(Planted, u64); 15] = [
         (Planted::EarlyCommitWithoutTerm, 2_000),
         (Planted::EarlyCommitWithoutQuorum, 500),
         (Planted::StaleIncarnation, 500),
@@ -51,6 +53,7 @@ impl Planted {
         (Planted::OldConnectionAccepted, 200),
         (Planted::ReadIndexIsCommit, 1_000),
         (Planted::FenceNotRemembered, 500),
+        (Planted::LostBatchLogged, 500),
     ];
 
     /// The name on the command line.

@@ -6,6 +6,7 @@
 //!
 //! * *Count* reads a counter and writes it back with one more: if an update were lost, the counter
 //!   would be less than its journal lines.
+//!   So does a procedure that does the same.
 //! * *Duty* (serializable) takes one of two off duty, if both are on, and puts one on, if not: run
 //!   one after another they never leave nobody on duty; write skew would.
 //! * *Scratch* inserts, updates and deletes records, so that places and index entries are reused.
@@ -71,11 +72,11 @@ impl History {
         let mut tx = began.map_err(|error| format!("begin failed: {error}"))?;
         let counter = if kind < 5 { rng.below(mix.counters) as i64 } else { -1 };
         let written = match kind {
-            0..=4 => count(&mut tx, counter),
+            0..=4 => count(&tx, counter),
             5..=7 => duty(&mut tx, rng.below(PAIRS), rng.below(2)),
             _ => scratch(&mut tx, rng),
         };
-        written.and_then(|()| journal(&mut tx, id, counter)).map_err(|e| format!("{id:?}: {e}"))?;
+        written.and_then(|()| journal(&tx, id, counter)).map_err(|e| format!("{id:?}: {e}"))?;
         let outcome = tx.commit();
         match (outcome, take()) {
             (_, Some(submission)) => {
@@ -86,6 +87,16 @@ impl History {
             (Err(error), None) if error.is_retryable() => Ok(None), // refused before submission
             (outcome, None) => Err(format!("{id:?}: commit ended as {outcome:?}")),
         }
+    }
+
+    /// An operation that is a call begins under this id.
+    pub(crate) fn begin_call(&mut self, who: (u64, u64), call: TransactionId) -> OperationId {
+        let number = self.numbers.entry(who).or_insert(0);
+        *number += 1;
+        let id = (who.0, who.1, *number);
+        self.operations.insert(id, Fate::Open);
+        self.by_transaction.insert(call, id);
+        id
     }
 
     /// The replica answered.
@@ -218,7 +229,7 @@ pub(crate) fn look(connection: &mut Connection) -> Result<BTreeMap<OperationId, 
     Ok(lines)
 }
 
-fn count(tx: &mut Transaction<'_>, counter: i64) -> Result<(), Error> {
+pub(crate) fn count(tx: &Transaction<'_>, counter: i64) -> Result<(), Error> {
     match tx.find_record("Counter", "by_id", &[Value::Signed(counter)])? {
         Some((handle, record)) => {
             let value = Value::Signed(signed(&record, "value") + 1);
@@ -265,7 +276,7 @@ fn scratch(tx: &mut Transaction<'_>, rng: &mut Rng) -> Result<(), Error> {
     Ok(())
 }
 
-fn journal(tx: &mut Transaction<'_>, id: OperationId, counter: i64) -> Result<(), Error> {
+pub(crate) fn journal(tx: &Transaction<'_>, id: OperationId, counter: i64) -> Result<(), Error> {
     let fields = [
         ("node", Value::Unsigned(id.0)),
         ("life", Value::Unsigned(id.1)),

@@ -11,6 +11,7 @@
 //! Nothing here may read a clock, a thread's scheduling or an unseeded hash.
 
 pub mod bugs;
+mod calls;
 pub mod checker;
 mod clients;
 mod clock;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use quorate_cluster::Procedures;
 use quorate_cluster::replica::{Replica, ReplicaSettings};
 use quorate_cluster::wire::Stamp;
 use quorate_consensus::Identity;
@@ -37,6 +38,7 @@ pub(crate) struct Process {
     pub(crate) connection: Connection,
     pub(crate) database: Database,
     pub(crate) path: Arc<Capture>,
+    pub(crate) procedures: Procedures,
     /// The links it takes for up, by node.
     pub(crate) up: BTreeMap<usize, End>,
     /// What it stamps frames with, but for the connection's epoch.
@@ -123,6 +125,7 @@ impl Process {
             connection,
             database,
             path,
+            procedures: crate::calls::procedures(),
             up: BTreeMap::new(),
             stamp: Stamp::default(),
             clock,
@@ -190,6 +193,7 @@ fn plant(mut settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings
     };
     settings.bug = match bug {
         Some(Planted::ApplyOutOfOrder) => Some(ReplicaBug::ApplyOutOfOrder),
+        Some(Planted::LostBatchLogged) => Some(ReplicaBug::LostBatchLogged),
         Some(Planted::LostByTermAlone) => Some(ReplicaBug::LostByTermAlone),
         Some(Planted::AnyTermAccepted) => Some(ReplicaBug::AnyTermAccepted),
         Some(Planted::ReadIndexIsCommit) => Some(ReplicaBug::ReadIndexIsCommit),

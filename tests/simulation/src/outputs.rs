@@ -46,6 +46,8 @@ impl World {
             }
             Output::Finished(result) => self.finished(slot, result),
             Output::Nodes(_) | Output::Through { .. } => Ok(()),
+            Output::Run(batch) => self.run_batch(slot, &batch),
+            Output::Called { id, result } => self.called(slot, id, result),
             Output::Fresh { token, result } => {
                 self.report.fresh_reads += u64::from(result.is_ok());
                 self.waits.read_answered(token, &result)
@@ -88,7 +90,7 @@ impl World {
         }
     }
 
-    fn completed(
+    pub(crate) fn completed(
         &mut self,
         slot: usize,
         id: TransactionId,

@@ -27,6 +27,10 @@ pub struct Report {
     pub fresh_reads: u64,
     /// Outcomes that a fence made final.
     pub outcomes_fenced: u64,
+    /// Calls of procedures acknowledged with their answer.
+    pub calls_done: u64,
+    /// Batches of calls that lost against others and ran again.
+    pub batches_lost: u64,
     /// Given to a second leader because the first one's term ended without them.
     pub resubmissions: u64,
     /// Given again to the same leader, because the link broke.
@@ -136,6 +140,7 @@ impl Report {
         self.images_resumed += counters.transfers_resumed;
         self.joint_configs += counters.joint_configs;
         self.leader_changes += counters.elections_won;
+        self.batches_lost += counters.batches_lost;
     }
 
     /// What a run of this many seeds had to see and did not: a schedule without these proves
@@ -157,8 +162,8 @@ impl Report {
             "corrupted" | "doubles_let_in" | "liveness" => 10,
             "resubmissions" | "duplicates" | "repeats" | "images_resumed" => 5,
             "fresh_reads" => 100,
-            "outcomes_fenced" => 20,
-            "in_doubt_committed" => 1,
+            "outcomes_fenced" | "calls_done" => 20,
+            "in_doubt_committed" | "batches_lost" => 1,
             _ => 0,
         };
         let lacks = |(name, count): (&'static str, u64)| {
@@ -185,6 +190,8 @@ impl Report {
             ("in_doubt_settled", &mut self.in_doubt_settled),
             ("fresh_reads", &mut self.fresh_reads),
             ("outcomes_fenced", &mut self.outcomes_fenced),
+            ("calls_done", &mut self.calls_done),
+            ("batches_lost", &mut self.batches_lost),
             ("resubmissions", &mut self.resubmissions),
             ("repeats", &mut self.repeats),
             ("duplicates", &mut self.duplicates),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use quorate_cluster::RanBatch;
 use quorate_cluster::replica::Input;
 use quorate_consensus::{EntryIndex, Identity, Role};
 use quorate_engine::{CommitOptions, CommitPath, TransactionId};
@@ -30,6 +31,7 @@ pub(crate) enum Event {
     Frame { from: Identity, to: Identity, slot: usize, link: LinkId, ghost: bool, frame: Vec<u8> },
     Wake { slot: usize, life: u64 },
     Client { slot: usize, life: u64 },
+    Ran { slot: usize, life: u64, ran: Box<RanBatch> },
     Connect { a: usize, b: usize },
     Break { a: usize, b: usize, link: LinkId },
     LinkDown { slot: usize, peer: usize, link: LinkId },
@@ -370,6 +372,7 @@ impl World {
             Event::Frame { .. } => self.frame(event)?,
             Event::Wake { slot, life } => self.wake(slot, life)?,
             Event::Client { slot, life } => self.client(slot, life)?,
+            Event::Ran { slot, life, ran } => self.ran(slot, life, ran)?,
             Event::Connect { a, b } => self.connect(a, b)?,
             Event::Break { a, b, link } if self.network.link(a, b) == Some(link) => {
                 self.break_link(a, b, 20);
@@ -499,6 +502,7 @@ impl World {
                 let question = self.waits.ask(&mut self.rng, &self.history, id);
                 return question.map_or(Ok(()), |question| self.step(slot, question));
             }
+            2 => return self.call(slot, who),
             _ => {}
         }
         let connection = &mut process.connection;
