@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use quorate_consensus::{Identity, Term};
+use quorate_consensus::{Identity, Term, Ticks};
 use quorate_engine::{CommitError, Index, Outcome, Refusal, TransactionId};
 
 use super::super::api::Output;
@@ -36,6 +36,9 @@ use crate::procedure::{CallAnswer, CallBatch, CallRequest, RanBatch};
 /// The most calls of one batch.
 const BATCH_CALLS: usize = 256;
 
+/// The longest pause behind a loss, ms.
+const PAUSE_MAX_MS: Ticks = 10;
+
 /// A batch that lost so often is handed back: its callers may have something better to do.
 const ATTEMPTS_MAX: u16 = 64;
 
@@ -46,6 +49,8 @@ pub(super) struct Calls {
     running: Option<Running>,
     /// The next batch begins when this is applied.
     behind: Index,
+    /// Nor before this moment: what it lost against may be reserved for others for a while.
+    not_before: Ticks,
     /// How often the first calls of `waiting` lost.
     attempts: u16,
     /// So many of the first calls are to run alone, since together they were too much.
@@ -81,6 +86,12 @@ impl Calls {
     pub(super) fn into_requests(self) -> impl Iterator<Item = (Identity, TransactionId)> {
         let running = self.running.into_iter().flat_map(|running| running.calls);
         running.chain(self.waiting).map(|call| (call.from, call.id))
+    }
+
+    /// When calls that wait for a moment may run, if that is to come.
+    pub(super) fn next_run(&self, now: Ticks) -> Option<Ticks> {
+        let waits = !self.waiting.is_empty() && self.not_before > now;
+        waits.then_some(self.not_before)
     }
 
     fn has(&self, id: TransactionId) -> bool {
@@ -154,7 +165,7 @@ impl Member {
         if calls.running.is_some() || calls.waiting.is_empty() {
             return;
         }
-        if node.applier.applied() < calls.behind {
+        if node.applier.applied() < calls.behind || node.now < calls.not_before {
             return;
         }
         let mut batch = Vec::new();
@@ -231,6 +242,8 @@ impl Member {
         leading.calls.attempts += 1;
         if !full && leading.calls.attempts < ATTEMPTS_MAX {
             leading.calls.behind = leading.tail.last();
+            let pause = Ticks::from(leading.calls.attempts).min(PAUSE_MAX_MS);
+            leading.calls.not_before = node.now + pause;
             return leading.calls.again(calls);
         }
         leading.calls.attempts = 0;

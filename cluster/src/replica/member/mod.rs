@@ -325,7 +325,8 @@ impl Member {
         let reads = self.reads.next_deadline().unwrap_or(NEVER);
         let everywhere = self.everywhere.next_deadline().unwrap_or(NEVER);
         let piece = self.transfers.next_piece_at(node);
-        let waits = reads.min(everywhere).min(deadline);
+        let calls = self.leading.as_ref().and_then(|leading| leading.calls.next_run(node.now));
+        let waits = reads.min(everywhere).min(deadline).min(calls.unwrap_or(NEVER));
         self.core.next_wakeup().min(window).min(round).min(waits).min(piece)
     }
 
