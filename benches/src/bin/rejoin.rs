@@ -93,12 +93,13 @@ fn come_back(effort: Effort, path: Path) -> Result<(), AnyError> {
             nodes.reopen(2)?;
         }
         let db = nodes.db(2)?;
-        while db.visible_index() < newest || !db.cluster().is_some_and(|status| status.ready) {
+        while db.visible_index() < newest || !db.cluster_status().is_some_and(|status| status.ready)
+        {
             thread::sleep(Duration::from_micros(200));
         }
         times.push(start.elapsed());
         bytes = db.statistics().used_bytes;
-        let images = db.cluster().map_or(0, |status| status.counters.images_installed);
+        let images = db.cluster_status().map_or(0, |status| status.counters.images_installed);
         if images != u64::from(path == Path::Image) {
             return Err(format!("{images} images, which is not what was to be measured").into());
         }
@@ -259,7 +260,7 @@ impl Nodes {
 
     /// Who leads, of the two that stay.
     fn leader(&self) -> Result<usize, AnyError> {
-        let leader = self.db(0)?.cluster().and_then(|status| status.leader);
+        let leader = self.db(0)?.cluster_status().and_then(|status| status.leader);
         Ok(leader.map_or(0, |leader| leader.0 as usize % 2))
     }
 
@@ -311,6 +312,8 @@ impl Wire {
         thread::spawn(move || {
             for from in listener.incoming().map_while(Result::ok) {
                 let Ok(to) = TcpStream::connect(&target) else { continue };
+                // As nodes do: else it is the wire's waiting for more to carry that is measured.
+                let _ = from.set_nodelay(true).and(to.set_nodelay(true));
                 let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 if !state.0 {
                     continue;
