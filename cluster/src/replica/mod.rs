@@ -157,6 +157,16 @@ impl Replica {
         }
     }
 
+    /// True if an [`Input::Tick`] at `now` sends another piece of an image, or ends one. Each
+    /// such tick leaves less to do, so they may follow each other without a pause: as long as
+    /// the receivers keep up there is no reason to wait for the clock.
+    pub fn has_piece_due(&self, now: Ticks) -> bool {
+        match &self.stage {
+            Stage::Member(member) => member.has_piece_due(&self.node, now),
+            _ => false,
+        }
+    }
+
     /// The newest transaction applied here.
     pub fn applied(&self) -> Index {
         self.node.applier.applied()

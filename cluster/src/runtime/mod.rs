@@ -456,7 +456,9 @@ impl Runtime {
         }
         let now = self.now();
         // A deadline that a tick at this very moment did not move must not make the loop spin.
-        let least = Ticks::from(self.last_tick == Some(now));
+        // One that makes a piece of an image does move it: then there is less room.
+        let ticked = self.last_tick == Some(now);
+        let least = Ticks::from(ticked && !self.replica.has_piece_due(now));
         Some(Duration::from_millis(next.saturating_sub(now).max(least)))
     }
 

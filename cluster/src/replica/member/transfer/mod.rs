@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Each step makes or takes at most one piece, so that a commit waits for one piece at most, and
-//! pieces have a connection of their own, so that no heartbeat or window waits for any. What is
-//! under way is bounded by number and bytes: a slow receiver costs nobody else anything.
+//! pieces have a connection of their own, so that no heartbeat or window waits for any. While
+//! nobody commits, steps follow each other at once. What is under way is bounded by number and
+//! bytes: a slow receiver costs nobody else anything.
 //!
 //! A broken link ends nothing for a while: the leader keeps the pinned state and the pieces not
 //! confirmed, the receiver what it built. When the same two are linked again the leader asks
@@ -142,6 +143,11 @@ impl Member {
     fn restart_image(&mut self, node: &mut Node, to: Identity) {
         self.transfers.sending.remove(&to);
         self.start_image(node, to);
+    }
+
+    /// See [`Replica::has_piece_due`](crate::replica::Replica::has_piece_due).
+    pub(in super::super) fn has_piece_due(&self, node: &Node, now: Ticks) -> bool {
+        self.transfers.next_piece_at(node) <= now
     }
 
     /// Sends what is made, and makes one piece more if there is room.

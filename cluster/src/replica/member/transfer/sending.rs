@@ -13,8 +13,9 @@ use super::super::super::api::NEVER;
 use super::super::super::message::{ImageHead, ImageId, ImagePiece};
 use super::receiving::EVENT_EVERY_MS;
 
-/// Pieces that may be under way at once.
-pub(super) const PIECES_IN_FLIGHT: usize = 16;
+/// Pieces that may be under way at once, so that small ones cost little memory besides their bytes.
+/// Many, since how fast an image comes is what is under way divided by the time to an answer.
+pub(super) const PIECES_IN_FLIGHT: usize = 256;
 
 /// So many pieces of full size may be under way at once; one more begins while there is room.
 pub(super) const FULL_PIECES_IN_FLIGHT: u64 = 8;

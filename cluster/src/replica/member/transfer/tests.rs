@@ -164,6 +164,16 @@ proptest! {
 }
 
 #[test]
+fn pieces_under_way_are_bounded_by_number_too() {
+    let db = database(PIECES_IN_FLIGHT as u64 + 50);
+    let mut sending = sending(&db.applier());
+    let tiny = PieceLimits { objects: 1, bytes: 1 << 20 };
+    while sending.has_room(tiny) && sending.make_piece(tiny, 0).is_some() {}
+    let made = std::iter::from_fn(|| sending.take_unsent()).count();
+    assert_eq!(made, PIECES_IN_FLIGHT);
+}
+
+#[test]
 fn words_that_cannot_be_true_move_nothing() {
     let db = database(100);
     let mut sending = sending(&db.applier());
