@@ -271,6 +271,11 @@ impl Mini {
         core.has_committed_in_term().then_some(newest.identity.node.0 as usize)
     }
 
+    /// What time it is, ms.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// Runs for so many ms.
     pub fn run(&mut self, ms: u64) {
         let all: Vec<usize> = (0..self.nodes.len()).collect();

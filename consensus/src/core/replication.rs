@@ -131,9 +131,16 @@ impl Core {
 
     pub(super) fn image_sent(&mut self, to: Identity, last: EntryIndex, out: &mut Vec<Output>) {
         let last = last.min(self.log.last().0);
+        let log_goes_on = self.log.term_at(last).is_some();
         let State::Leader(leading) = &mut self.state else { return };
         let Some(progress) = leading.progress.get_mut(&to) else { return };
-        if progress.pace == Pace::Image {
+        let is_waited_for = match progress.pace {
+            Pace::Image => true,
+            // Nobody answered the probe: who had no log yet could not. Now it can.
+            Pace::Probe { .. } => log_goes_on && last > progress.matched,
+            Pace::Replicate => false,
+        };
+        if is_waited_for {
             progress.probe_from(last.next());
             self.replicate_to(to, out);
         }

@@ -123,7 +123,9 @@ impl Member {
         }
         assert_eq!(self.applied_entry, upto, "the log holds what is committed");
         node.applier.publish();
-        self.transfers.note_commit(node.now);
+        if entries.iter().any(|entry| matches!(entry.body, Body::Window { .. })) {
+            self.transfers.note_commit(node.now);
+        }
         if let Some(leading) = &mut self.leading {
             leading.settle(node.applier.applied());
         }
@@ -151,6 +153,7 @@ impl Member {
             Body::Noop => Ok(()),
             Body::Config(config) => {
                 node.counters.configs += 1;
+                self.configured = true;
                 node.counters.joint_configs += u64::from(config.next.is_some());
                 let before = std::mem::replace(&mut self.applied_config, config.clone());
                 let mut removed = before.identities();

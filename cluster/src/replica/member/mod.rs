@@ -84,6 +84,8 @@ pub(super) struct Member {
     handover: Option<Handover>,
     /// Waiting requests may find a leader now.
     eager: bool,
+    /// The configuration is another one: joiners may have their next step.
+    configured: bool,
     /// The node ends like this.
     end: Option<Result<(), ClusterError>>,
 }
@@ -142,6 +144,7 @@ impl Member {
             effects: Vec::new(),
             handover: None,
             eager: false,
+            configured: false,
             end: None,
         };
         node.roster = roster;
@@ -245,7 +248,12 @@ impl Member {
             return;
         }
         match message {
-            PeerMessage::Core(message) => self.drive(node, CoreInput::Receive { from, message }),
+            PeerMessage::Core(message) => {
+                self.drive(node, CoreInput::Receive { from, message });
+                if self.joiners.contains_key(&from) {
+                    self.admit(node); // it may have caught up with this
+                }
+            }
             PeerMessage::Standing(Standing::Blank) => {
                 // It did not hear, or began anew: it starts or joins by what it hears now.
                 node.send(from, PeerMessage::Standing(self.standing(node)));
@@ -296,6 +304,9 @@ impl Member {
         self.unable_since = if able { None } else { self.unable_since.or(Some(node.now)) };
         if std::mem::take(&mut self.eager) {
             self.give_waiting(node);
+        }
+        if std::mem::take(&mut self.configured) {
+            self.admit(node);
         }
         self.settle_reads(node);
         self.settle_everywhere(node);
