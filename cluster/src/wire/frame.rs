@@ -14,8 +14,9 @@
 //!     56        payload
 //! ```
 //!
-//! The header has a checksum of its own because of the length: a damaged one would make the receiver
-//! wait for megabytes that never come, while all that does come keeps the connection alive.
+//! The header has a checksum of its own because of the length: a damaged one would make the
+//! receiver wait for megabytes that never come, while all that does come keeps the connection
+//! alive.
 //!
 //! Everything is little-endian. The length is compared with a limit before anything is kept for it,
 //! and a buffer grows only as bytes really arrive: a header alone costs its receiver nothing.
