@@ -107,7 +107,7 @@ const PARTS: &[Part] = &[
             "--locked",
             "--",
             "--seeds",
-            "1000",
+            "5000",
         ]],
         variables: &[],
     },

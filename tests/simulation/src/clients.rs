@@ -9,6 +9,8 @@
 //!   So does a procedure that does the same.
 //! * *Duty* (serializable) takes one of two off duty, if both are on, and puts one on, if not: run
 //!   one after another they never leave nobody on duty; write skew would.
+//! * *Lists* are read and appended to (see `lists`): every dependency between the transactions can
+//!   be told from what they saw.
 //! * *Scratch* inserts, updates and deletes records, so that places and index entries are reused.
 
 use std::collections::BTreeMap;
@@ -19,6 +21,7 @@ use quorate_engine::{
 };
 use quorate_schema::Value;
 
+use crate::lists::Lists;
 use crate::options::Mix;
 use crate::rng::Rng;
 
@@ -44,6 +47,9 @@ pub(crate) struct History {
     operations: BTreeMap<OperationId, Fate>,
     by_transaction: BTreeMap<TransactionId, OperationId>,
     numbers: BTreeMap<(u64, u64), u64>,
+    pub(crate) lists: Lists,
+    /// The moment, in events of the run.
+    pub(crate) now: u64,
 }
 
 /// Duty pairs: so many, that some meet.
@@ -65,16 +71,18 @@ impl History {
         let number = self.numbers.entry(who).or_insert(0);
         *number += 1;
         let id = (who.0, who.1, *number);
-        let kind = rng.below(10);
-        let serializable = kind >= 5 || rng.below(2) == 0;
+        let kind = rng.below(13);
+        let serializable = (5..10).contains(&kind) || rng.below(2) == 0;
         let isolation = if serializable { Isolation::Serializable } else { Isolation::Snapshot };
         let began = connection.begin(Access::ReadWrite, isolation);
         let mut tx = began.map_err(|error| format!("begin failed: {error}"))?;
         let counter = if kind < 5 { rng.below(mix.counters) as i64 } else { -1 };
+        let mut steps = Vec::new();
         let written = match kind {
             0..=4 => count(&tx, counter),
             5..=7 => duty(&mut tx, rng.below(PAIRS), rng.below(2)),
-            _ => scratch(&mut tx, rng),
+            8..=9 => scratch(&mut tx, rng),
+            _ => self.lists.work(&mut tx, rng).map(|done| steps = done),
         };
         written.and_then(|()| journal(&tx, id, counter)).map_err(|e| format!("{id:?}: {e}"))?;
         let outcome = tx.commit();
@@ -82,6 +90,9 @@ impl History {
             (_, Some(submission)) => {
                 self.operations.insert(id, Fate::Open);
                 self.by_transaction.insert(submission.id, id);
+                if !steps.is_empty() {
+                    self.lists.submitted(id, self.now, isolation, steps);
+                }
                 Ok(Some((id, submission)))
             }
             (Err(error), None) if error.is_retryable() => Ok(None), // refused before submission
@@ -119,6 +130,9 @@ impl History {
             Err(CommitError::InDoubt(_)) => Fate::Unknown,
             Err(_) => Fate::Refused,
         };
+        if *fate != Fate::Unknown {
+            self.lists.ended(id, self.now, result.is_ok());
+        }
         Ok(())
     }
 
@@ -126,6 +140,7 @@ impl History {
     pub(crate) fn settled(&mut self, transaction: TransactionId, committed: Option<Index>) {
         if let Some(id) = self.by_transaction.get(&transaction) {
             let fate = committed.map_or(Fate::Refused, Fate::Acknowledged);
+            self.lists.ended(id, self.now, committed.is_some());
             self.operations.insert(*id, fate);
         }
     }

@@ -16,6 +16,7 @@ pub mod checker;
 mod clients;
 mod clock;
 mod faults;
+mod lists;
 mod network;
 mod node;
 pub mod options;

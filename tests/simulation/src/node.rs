@@ -27,6 +27,7 @@ class Journal {
     unique tree<node, life, number> by_operation;
 };
 class Counter { signed<4> id; signed<8> value; unique hash<id> by_id; };
+class List { unsigned<4> id; string elements; unique hash<id> by_id; };
 class Duty { unsigned<4> id; boolean on; unique tree<id> by_id; };
 class Scratch { unsigned<4> id; string text; unique tree<id> by_id; tree<text> by_text; };
 ";

@@ -99,6 +99,10 @@ pub struct Report {
     pub links_ended: u64,
     /// Broken links of which one end did not notice for long.
     pub half_open: u64,
+    /// Dependencies between transactions on lists, none of them in a cycle that must not be.
+    pub dependencies: u64,
+    /// Histories judged by the outside checker too.
+    pub judged_twice: u64,
     /// Runs in liveness mode.
     pub liveness: u64,
     /// The longest time without a commit at a client of the core in liveness mode, ms.
@@ -151,7 +155,7 @@ impl Report {
         }
         let minimum = |name: &str| match name {
             "segments" => 100_000,
-            "acknowledged" | "cut_bytes" => 5_000,
+            "acknowledged" | "cut_bytes" | "dependencies" => 5_000,
             "replays" | "links_ended" | "half_open" | "cuts" => 100,
             "early_commits" | "leader_changes" | "odd_messages" => 100,
             "conflicts" | "partitions" | "crashes" | "images_cut" => 50,
@@ -226,6 +230,8 @@ impl Report {
             ("replays", &mut self.replays),
             ("links_ended", &mut self.links_ended),
             ("half_open", &mut self.half_open),
+            ("dependencies", &mut self.dependencies),
+            ("judged_twice", &mut self.judged_twice),
             ("liveness", &mut self.liveness),
             ("longest_gap_ms", &mut self.longest_gap_ms),
         ]

@@ -195,6 +195,7 @@ impl World {
         self.mix.corrupt = 0;
         self.mix.replay = 0;
         self.mix.half_open = 0;
+        self.network.speed_up();
         for process in self.nodes.iter_mut().flatten() {
             process.paused_until = 0;
         }
@@ -284,7 +285,14 @@ impl World {
                 .check(&mut process.connection)
                 .map_err(|what| format!("on {:?}: {what}", process.identity))?;
             process.database.check().map_err(|damage| format!("damage: {damage}"))?;
+            let (session, now) = (u64::from(process.identity.node.0), self.report.events);
+            self.history.lists.read_all(&mut process.connection, 90_000 + session, now, true)?;
         }
+        let twice = self.rng.below(16) == 0;
+        let checked =
+            self.history.lists.judge(twice).map_err(|what| format!("isolation: {what}"))?;
+        self.report.judged_twice += u64::from(twice);
+        self.report.dependencies += (checked.ww + checked.wr + checked.rw) as u64;
         Ok(())
     }
 
@@ -357,6 +365,7 @@ impl World {
             let ((at, _), event) = entry.remove_entry();
             self.now = at;
             self.report.events += 1;
+            self.history.now = self.report.events;
             self.happen(event)?;
             if done(self) {
                 return Ok(());
@@ -490,6 +499,8 @@ impl World {
         }
         if self.rng.below(20) == 0 {
             look(&mut process.connection).map_err(|what| format!("on node {slot}: {what}"))?;
+            let (session, now) = (slot as u64 * 100_000 + life, self.report.events);
+            self.history.lists.read_all(&mut process.connection, session, now, false)?;
         }
         let path = process.path.clone();
         match self.rng.below(12) {
