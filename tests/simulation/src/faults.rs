@@ -138,6 +138,11 @@ impl World {
         let all = identities.clone();
         identities.retain(|one| all.iter().filter(|other| other.node == one.node).count() == 1);
         let cores = self.nodes.iter().flatten().filter_map(|process| process.replica.core());
+        // Were all the others blank, they and a double would begin another cluster.
+        let doubled = self.nodes.iter().skip(self.nodes.len() / 2).any(Option::is_some);
+        if doubled && identities.is_empty() {
+            return false;
+        }
         let newest = cores.clone().max_by_key(|core| core.commit());
         let counts =
             |core: &&Core| newest.is_some_and(|new| new.config().contains(core.identity()));
@@ -294,9 +299,16 @@ impl World {
         let Some(slot) = self.victim() else { return };
         let twin = self.nodes.len() / 2 + slot;
         let alone = slot == self.node_of(slot) && self.nodes[twin].is_none();
-        // One of a single node would be a cluster of its own; only its address keeps it from that.
-        let single = self.nodes.len() == 2;
-        if !alone || single || self.nodes[slot].as_ref().is_none_or(|p| p.replica.core().is_none())
+        // Somebody else must hold the state and stay: when all nodes of the list are there and
+        // blank, they are a new cluster, and nobody can tell.
+        let holds = |process: &Process| process.replica.phase() == Phase::Member;
+        let nodes = self.nodes.iter().take(self.nodes.len() / 2).enumerate();
+        let other = nodes.into_iter().any(|(at, p)| at != slot && p.as_ref().is_some_and(holds));
+        let doubled = self.nodes.iter().skip(self.nodes.len() / 2).any(Option::is_some);
+        if !alone
+            || !other
+            || doubled
+            || self.nodes[slot].as_ref().is_none_or(|p| p.replica.core().is_none())
         {
             return;
         }
