@@ -7,9 +7,9 @@ mod support;
 
 use std::time::Duration;
 
-use quorate_cluster::OutcomeError;
-use quorate_cluster::replica::{Input, PeerMessage, ReplicaSettings, Request};
-use quorate_consensus::{Message, MessageBody};
+use quorate_cluster::replica::{Input, PeerMessage, ReplicaSettings, Request, RosterChange};
+use quorate_cluster::{AdminRequest, OutcomeError};
+use quorate_consensus::{Message, MessageBody, NodeId};
 use quorate_engine::{
     Acknowledge, Acknowledged, CommitError, CommitOptions, Index, Outcome, TransactionId,
 };
@@ -292,6 +292,28 @@ fn a_quorum_acknowledges_without_saying_who() {
     assert_eq!(mini.nodes[0].completed[&id], Ok(plain));
     let all = Acknowledged { index: Index(2), applied_by: Some(vec![0]) };
     assert_eq!(mini.nodes[0].completed[&everywhere], Ok(all));
+}
+
+#[test]
+fn a_second_copy_of_what_was_refused_is_refused_too_though_it_could_be_logged_by_now() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let [origin, _] = others(leader);
+    let term = mini.nodes[leader].replica.core().unwrap().term();
+    let from = mini.nodes[origin].identity;
+    let id = TransactionId { origin: from.incarnation.0, sequence: 77 };
+    let change = RosterChange::Remove { node: NodeId(3) };
+    let copy = PeerMessage::Submit { term, id, request: Request::Change { low_water: 1, change } };
+    mini.step(leader, Input::Receive { from, message: copy.clone() });
+    mini.run(50);
+    let add = AdminRequest::AddNode { addr: "node-3:1".into(), rank: 0 };
+    mini.operate_now(leader, add);
+    let listed = |mini: &Mini| mini.nodes[leader].listed.iter().flatten().count();
+    assert_eq!(listed(&mini), 4, "the first copy was refused");
+    mini.step(leader, Input::Receive { from, message: copy });
+    mini.run(50);
+    assert_eq!(listed(&mini), 4, "its caller was told that nothing changes");
+    assert_eq!(mini.outcome(leader, id), Outcome::NotCommitted);
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -6,7 +6,7 @@
 //! enters the tail and the open window in one go, so the tail is always exactly "applied history
 //! + log + open window".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_consensus::{Body, Entry, Identity, Input as CoreInput, Term, Ticks};
@@ -23,6 +23,10 @@ use super::super::window::{Item, OpenWindow, items};
 use super::Member;
 use super::calls::Calls;
 
+/// How many refusals are remembered of one origin: more than requests of it that can be on their
+/// way at once, and only what was on its way with a refused copy can be another one.
+const REFUSED_MAX: usize = 16_384;
+
 /// The state of one term of leadership.
 pub(super) struct Leading {
     term: Term,
@@ -35,6 +39,9 @@ pub(super) struct Leading {
     pub(super) calls: Calls,
     pub(super) open: OpenWindow,
     open_since: Ticks,
+    /// What was refused for good in this term, by origin: a second copy on its way hears the same.
+    /// By then the first refusal may not hold any more, but its caller has believed it.
+    refused: BTreeMap<u128, BTreeMap<u64, RefusalReason>>,
     /// Who waits for the open window, to refuse them if it cannot be logged.
     pub(super) open_requests: Vec<(Identity, TransactionId)>,
 }
@@ -54,6 +61,7 @@ impl Leading {
             calls: Calls::new(node.logged_time_ms),
             open: OpenWindow::default(),
             open_since: 0,
+            refused: BTreeMap::new(),
             open_requests: Vec::new(),
         };
         for entry in entries {
@@ -75,6 +83,26 @@ impl Leading {
             }
         }
         Ok(leading)
+    }
+
+    /// Why a request of this id was refused before.
+    fn refusal(&self, id: TransactionId, term: Term) -> Option<RefusalReason> {
+        let refused = self.refused.get(&id.origin).filter(|_| term == self.term)?;
+        refused.get(&id.sequence).copied()
+    }
+
+    fn note_refused(&mut self, id: TransactionId, term: Term, reason: RefusalReason) {
+        // The first is asked again, of another leader; the second says the same of every copy.
+        if term != self.term
+            || matches!(reason, RefusalReason::WrongTerm | RefusalReason::Malformed)
+        {
+            return;
+        }
+        let refused = self.refused.entry(id.origin).or_default();
+        refused.insert(id.sequence, reason);
+        if refused.len() > REFUSED_MAX {
+            refused.pop_first();
+        }
     }
 
     pub(super) fn term(&self) -> Term {
@@ -152,6 +180,9 @@ impl Member {
         let leads_it = self.leading.as_ref().is_some_and(|leading| leading.term == term);
         if !leads_it && term <= self.last_led && !any_term_accepted(node) {
             return;
+        }
+        if let Some(reason) = self.leading.as_ref().and_then(|leading| leading.refusal(id, term)) {
+            return self.refuse(node, from, id, term, reason);
         }
         let refusal = match request {
             Request::Transaction(bytes) => self.take_transaction(node, from, term, id, &bytes),
@@ -323,6 +354,9 @@ impl Member {
         term: Term,
         reason: RefusalReason,
     ) {
+        if let Some(leading) = &mut self.leading {
+            leading.note_refused(id, term, reason);
+        }
         if reason == RefusalReason::Conflict {
             node.counters.conflicts += 1;
         }
