@@ -303,3 +303,23 @@ fn what_was_under_way_at_a_recovery_is_answered() {
     mini.commit(leader, "goes on");
     mini.step(leader, Input::Flush);
 }
+
+#[test]
+fn one_change_out_of_reach_does_not_hold_up_the_others() {
+    let mut mini = Mini::start(&[1, 1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let [asked, gone, away] = [1, 2, 3].map(|step| (leader + step) % 4);
+    (0..4).filter(|node| *node != away).for_each(|node| mini.cut(away, node));
+    // Without the node itself nothing could be decided any more: that has to wait for it.
+    let waits = mini.operate(asked, set_rank(away as u32, 9));
+    mini.run(100);
+    assert!(!mini.nodes[asked].answers.contains_key(&waits));
+    changed(&mini.operate_now(asked, remove(gone)));
+    let config = ranks(&mini, leader);
+    assert!(config.contains(&(away as u32, 1)), "{config:?}");
+    assert!(config.iter().all(|(node, _)| *node != gone as u32), "{config:?}");
+    (0..4).filter(|node| ![away, gone].contains(node)).for_each(|node| mini.link(away, node));
+    mini.run_until("the other one", |mini| mini.nodes[asked].answers.contains_key(&waits));
+    changed(&mini.nodes[asked].answers[&waits]);
+    assert!(ranks(&mini, leader).contains(&(away as u32, 9)));
+}

@@ -69,8 +69,23 @@ impl Member {
             Some(ConfigMember { identity: member.identity, rank })
         };
         let members: Vec<ConfigMember> = current.iter().filter_map(wanted).collect();
-        if members != current && members.iter().any(|member| member.rank > 0) {
-            self.propose_config(node, members);
+        // All at once if that can be; else a change that has to wait for a node that is away must
+        // not hold up the others.
+        let one_by_one = current.iter().filter(|member| wanted(member).as_ref() != Some(*member));
+        let step = |changed: &ConfigMember| {
+            let others = current.iter().filter(|member| *member != changed).cloned();
+            others.chain(wanted(changed)).collect()
+        };
+        let steps: Vec<Vec<ConfigMember>> =
+            std::iter::once(members).chain(one_by_one.map(step)).collect();
+        let before = self.core.last();
+        for members in steps {
+            if members != current && members.iter().any(|member| member.rank > 0) {
+                self.propose_config(node, members);
+            }
+            if self.core.last() != before || !self.is_leading() {
+                return;
+            }
         }
     }
 
