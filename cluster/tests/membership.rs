@@ -323,3 +323,38 @@ fn one_change_out_of_reach_does_not_hold_up_the_others() {
     changed(&mini.nodes[asked].answers[&waits]);
     assert!(ranks(&mini, leader).contains(&(away as u32, 9)));
 }
+
+#[test]
+fn a_node_that_has_seen_many_terms_loses_none_of_its_requests_in_a_new_epoch() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    (1..3).for_each(|node| mini.cut(0, node));
+    mini.run_until("another leader", |mini| mini.leader().is_some_and(|leader| leader != 0));
+    for round in 0..5 {
+        let heir = 3 - mini.leader().unwrap();
+        let to = NodeId(heir as u32);
+        assert_eq!(
+            mini.operate_now(3 - heir, AdminRequest::TransferLeadership { to }),
+            AdminAnswer::Transferred
+        );
+        mini.commit(heir, &format!("round {round}"));
+    }
+    mini.cut(1, 2);
+    let AdminAnswer::Recovered(_) = mini.operate_now(0, AdminRequest::Recover) else {
+        panic!("it recovers")
+    };
+    for _ in 0..2 {
+        (1..3).for_each(|node| mini.link(0, node)); // first as who they were
+        mini.run(10);
+    }
+    mini.link(1, 2);
+    mini.run_until("all", |mini| (0..3).all(|node| ready(mini, node)));
+    assert_eq!(mini.leader(), Some(0));
+    // The leader gets a request and is gone.
+    mini.hold(|from, to, _| from == 0 || to == 0);
+    let id = mini.submit(1, "given to a dead leader");
+    mini.settle();
+    (1..3).for_each(|node| mini.cut(0, node));
+    mini.release();
+    mini.run_until("an answer", |mini| mini.nodes[1].completed.contains_key(&id));
+    assert!(mini.nodes[1].completed[&id].is_ok(), "{:?}", mini.nodes[1].completed[&id]);
+}

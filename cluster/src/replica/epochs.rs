@@ -15,6 +15,7 @@ use super::api::{ClusterEvent, Output};
 use super::member::{Beginning, Member};
 use super::message::Genesis;
 use super::node::Ending;
+use super::pending::Pending;
 use super::{Joining, Replica, Stage};
 use crate::admin::{AdminError, Recovery};
 use crate::epoch::Epoch;
@@ -132,6 +133,8 @@ impl Replica {
                 self.node.settled(sequence, None);
             }
         }
+        // The terms that another life of the cluster counts have nothing to do with these.
+        self.node.pending = Pending::default();
     }
 
     /// Random bits as good as those this process began with.
