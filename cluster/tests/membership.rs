@@ -5,7 +5,7 @@
 
 mod support;
 
-use quorate_cluster::replica::{Input, Phase};
+use quorate_cluster::replica::{Input, PeerMessage, Phase};
 use quorate_cluster::{AdminAnswer, AdminError, AdminRequest, ClusterError, ClusterEvent};
 use quorate_consensus::{Identity, NodeId};
 use quorate_engine::CommitError;
@@ -305,6 +305,20 @@ fn what_was_under_way_at_a_recovery_is_answered() {
 }
 
 #[test]
+fn a_change_refused_after_its_time_leaves_nothing_behind() {
+    let mut mini = Mini::start_with(&[1, 1, 1], |settings| settings.commit_limit_ms = 50);
+    let leader = mini.leader().unwrap();
+    let asked = (leader + 1) % 3;
+    mini.hold(move |_, to, message| to == asked && matches!(message, PeerMessage::Refused { .. }));
+    let error = refused(mini.operate_now(asked, set_rank(7, 1)));
+    assert_eq!(error, AdminError::TimedOut { limit_ms: 50 });
+    assert!(mini.nodes[asked].settled.is_empty());
+    mini.release();
+    mini.run(10);
+    assert_eq!(mini.nodes[asked].settled.len(), 1, "else its id is kept in mind for ever");
+}
+
+#[test]
 fn one_change_out_of_reach_does_not_hold_up_the_others() {
     let mut mini = Mini::start(&[1, 1, 1, 1]);
     let leader = mini.leader().unwrap();
@@ -322,6 +336,70 @@ fn one_change_out_of_reach_does_not_hold_up_the_others() {
     mini.run_until("the other one", |mini| mini.nodes[asked].answers.contains_key(&waits));
     changed(&mini.nodes[asked].answers[&waits]);
     assert!(ranks(&mini, leader).contains(&(away as u32, 9)));
+}
+
+/// A cluster of three, and at a follower an operator who waits for a change that cannot take effect
+/// as long as the third node is away: leader, follower, the operator's token.
+fn waiting_operator() -> (Mini, usize, usize, u64) {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let [asked, away] = [1, 2].map(|step| (leader + step) % 3);
+    (0..3).filter(|node| *node != away).for_each(|node| mini.cut(away, node));
+    let token = mini.operate(asked, set_rank(away as u32, 9));
+    mini.run(100);
+    assert!(!mini.nodes[asked].answers.contains_key(&token));
+    (mini, leader, asked, token)
+}
+
+#[test]
+fn who_waits_for_a_change_to_take_effect_is_answered_in_time() {
+    let (mut mini, _, asked, token) = waiting_operator();
+    mini.run_until("an answer", |mini| mini.nodes[asked].answers.contains_key(&token));
+    let error = refused(mini.nodes[asked].answers[&token].clone());
+    assert_eq!(error, AdminError::TimedOut { limit_ms: 5_000 });
+}
+
+#[test]
+fn who_waits_for_a_change_to_take_effect_is_answered_when_the_node_ends() {
+    let (mut mini, leader, asked, token) = waiting_operator();
+    [leader, asked].into_iter().for_each(|node| mini.step(node, Input::Stop));
+    mini.run(900); // the third is written off soon
+    let away = NodeId((3 - leader - asked) as u32);
+    let handover = mini.operate(leader, AdminRequest::TransferLeadership { to: away });
+    let waiting = [(asked, token), (leader, handover)];
+    assert!(waiting.iter().all(|(node, token)| !mini.nodes[*node].answers.contains_key(token)));
+    for (node, token) in waiting {
+        mini.run_until("its end", |mini| mini.nodes[node].finished.is_some());
+        assert_eq!(refused(mini.nodes[node].answers[&token].clone()), AdminError::Stopped);
+    }
+}
+
+#[test]
+fn who_waits_for_a_change_to_take_effect_is_answered_in_a_new_epoch() {
+    for at_the_survivor in [true, false] {
+        let (mut mini, leader, asked, token) = waiting_operator();
+        mini.cut(leader, asked);
+        mini.run(10);
+        let survivor = if at_the_survivor { asked } else { leader };
+        let AdminAnswer::Recovered(_) = mini.operate_now(survivor, AdminRequest::Recover) else {
+            panic!("it recovers")
+        };
+        mini.link(leader, asked);
+        mini.run(10);
+        let error = refused(mini.nodes[asked].answers[&token].clone());
+        assert!(matches!(error, AdminError::TimedOut { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn a_node_that_is_asked_to_remove_itself_says_that_it_did() {
+    let mut mini = four();
+    let leader = mini.leader().unwrap();
+    for asked in [(leader + 1) % 4, leader] {
+        let token = mini.operate(asked, remove(asked));
+        mini.run_until("its end", |mini| mini.nodes[asked].finished.is_some());
+        assert_eq!(changed(&mini.nodes[asked].answers[&token]), asked as u32);
+    }
 }
 
 #[test]

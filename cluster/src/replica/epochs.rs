@@ -118,6 +118,8 @@ impl Replica {
             let reason = QuorumReason::NoState;
             member.end_reads(&mut self.node, &FreshError::NoQuorum { reason });
             member.end_everywhere(&mut self.node);
+            let limit_ms = self.node.settings.stop_limit_ms;
+            member.end_errands(&mut self.node, &AdminError::TimedOut { limit_ms });
         }
         for sequence in self.node.pending.sequences() {
             let id = self.node.transaction_id(sequence);

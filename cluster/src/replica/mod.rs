@@ -440,6 +440,7 @@ impl Replica {
         if let Stage::Member(member) = &mut self.stage {
             member.end_reads(&mut self.node, &FreshError::Stopped);
             member.end_everywhere(&mut self.node);
+            member.end_errands(&mut self.node, &AdminError::Stopped);
         }
         self.stage = Stage::Ended;
         for sequence in self.node.pending.sequences() {

@@ -131,6 +131,7 @@ impl Member {
 
     /// The cluster goes on without this node.
     pub(super) fn removed(&mut self) {
+        self.is_removed = true;
         self.end.get_or_insert(Err(ClusterError::Removed));
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct Member {
     /// What operators wait for.
     effects: Vec<Effect>,
     handover: Option<Handover>,
+    /// This node was taken out of the cluster, and knows it.
+    is_removed: bool,
     /// Waiting requests may find a leader now.
     eager: bool,
     /// The configuration is another one: joiners may have their next step.
@@ -143,6 +145,7 @@ impl Member {
             announced: Announced::default(),
             effects: Vec::new(),
             handover: None,
+            is_removed: false,
             eager: false,
             configured: false,
             end: None,

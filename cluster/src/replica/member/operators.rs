@@ -26,6 +26,7 @@ pub(super) struct Effect {
     token: u64,
     change: RosterChange,
     index: Index,
+    give_up_at: Ticks,
 }
 
 /// An operator waits for this node to lead.
@@ -81,9 +82,11 @@ impl Member {
 
     /// The leader says that the roster cannot change like this.
     pub(super) fn roster_refused(&mut self, node: &mut Node, sequence: u64, error: RosterError) {
-        let ended = node.pending.remove(sequence);
-        let Some(errand) = node.errands.remove(&sequence) else { return };
-        if ended.is_some_and(|ended| !ended.answered) {
+        if node.pending.remove(sequence).is_none() {
+            return;
+        }
+        // Who was told that its time is over has no errand any more.
+        if let Some(errand) = node.errands.remove(&sequence) {
             node.admin_refused(errand.token, error_of(error, &errand.change));
         }
         node.settled(sequence, None);
@@ -92,17 +95,28 @@ impl Member {
     /// A change is in the log and applied here.
     pub(super) fn errand_done(&mut self, node: &mut Node, errand: Errand, index: Index) {
         let Errand { token, change } = errand;
-        self.effects.push(Effect { token, change, index });
+        let give_up_at = node.now + node.settings.stop_limit_ms;
+        self.effects.push(Effect { token, change, index, give_up_at });
         self.note_effects(node);
     }
 
-    /// Answers whose change has taken effect.
+    /// Answers whose change has taken effect, or not in time.
     pub(super) fn note_effects(&mut self, node: &mut Node) {
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.effects)
             .into_iter()
             .partition(|effect| self.in_effect(node, &effect.change));
+        let limit_ms = node.settings.stop_limit_ms;
+        let (late, waiting): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|effect| effect.give_up_at <= node.now);
         self.effects = waiting;
-        for Effect { token, change, index } in done {
+        for Effect { token, .. } in late {
+            node.admin_refused(token, AdminError::TimedOut { limit_ms });
+        }
+        self.say_done(node, done);
+    }
+
+    fn say_done(&self, node: &mut Node, done: Vec<Effect>) {
+        for Effect { token, change, index, .. } in done {
             let about = match &change {
                 RosterChange::Add { addr, .. } => {
                     let mut listed = node.roster.iter();
@@ -118,6 +132,24 @@ impl Member {
                 }
             };
             node.admin_answer(token, answer);
+        }
+    }
+
+    /// The node ends, or is not what it was: no operator is left waiting. `error` says so to those
+    /// whose change has not taken effect as far as this node knows.
+    pub(in super::super) fn end_errands(&mut self, node: &mut Node, error: &AdminError) {
+        self.note_effects(node);
+        let own = node.identity().node;
+        for effect in std::mem::take(&mut self.effects) {
+            // No entry says so to who is out of the configuration.
+            if self.is_removed && effect.change == (RosterChange::Remove { node: own }) {
+                self.say_done(node, vec![effect]);
+            } else {
+                node.admin_refused(effect.token, error.clone());
+            }
+        }
+        if let Some(handover) = self.handover.take() {
+            node.admin_refused(handover.token, error.clone());
         }
     }
 
