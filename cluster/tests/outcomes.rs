@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use quorate_cluster::replica::{Input, PeerMessage, ReplicaSettings, Request, RosterChange};
 use quorate_cluster::{AdminRequest, OutcomeError};
-use quorate_consensus::{Message, MessageBody, NodeId};
+use quorate_consensus::{Identity, Message, MessageBody, NodeId};
 use quorate_engine::{
     Acknowledge, Acknowledged, CommitError, CommitOptions, Index, Outcome, TransactionId,
 };
-use support::mini::Mini;
+use support::mini::{Mini, settings};
 
 fn has_entries(message: &PeerMessage) -> bool {
     let PeerMessage::Core(Message { body: MessageBody::Append { entries, .. }, .. }) = message
@@ -314,6 +314,31 @@ fn a_second_copy_of_what_was_refused_is_refused_too_though_it_could_be_logged_by
     mini.run(50);
     assert_eq!(listed(&mini), 4, "its caller was told that nothing changes");
     assert_eq!(mini.outcome(leader, id), Outcome::NotCommitted);
+}
+
+#[test]
+fn all_live_does_not_wait_for_a_node_without_state() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let [origin, back] = others(leader);
+    let mut again = settings(back as u32, &[1, 1, 1]);
+    again.identity = Identity::new(back as u32, 999);
+    mini.boot(again);
+    mini.hold(|_, _, message| matches!(message, PeerMessage::Image(_)));
+    [leader, origin].into_iter().for_each(|node| mini.link(back, node));
+    mini.run(4_000); // its former self has been silent for long enough
+    let id = mini.submit_with(origin, "while it joins", all_live());
+    mini.run(100);
+    let done = mini.nodes[origin].completed.get(&id).expect("it serves no reader").clone();
+    let mut both = vec![leader as u32, origin as u32];
+    both.sort_unstable();
+    assert_eq!(done.unwrap().applied_by, Some(both));
+    mini.release();
+    mini.run_until("it joined", |mini| mini.nodes[back].replica.status().ready);
+    let id = mini.submit_with(origin, "with it", all_live());
+    mini.run(100);
+    let done = mini.nodes[origin].completed[&id].clone().unwrap();
+    assert_eq!(done.applied_by, Some(vec![0, 1, 2]));
 }
 
 #[cfg(feature = "planted-bugs")]

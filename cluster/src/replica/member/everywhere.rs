@@ -3,7 +3,8 @@
 //! The members of the applied configuration count, learners too. One is *live* while its link is
 //! up, and after it broke for as long as a silent one would be believed: it may still serve
 //! readers. So a member leaves the set by silence alone, and the acknowledgement says who had
-//! applied it.
+//! applied it. One that joins enters it when it says that it holds the state, before it gets its
+//! rank: the time a transfer takes costs nobody but the joiner.
 //!
 //! The origin asks each linked member to say how far it has applied until it has the newest index
 //! that somebody waits for; one question a member, however many wait. A commit that waits here is
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_consensus::{Identity, Ticks};
 use quorate_engine::{Acknowledged, CommitError, Index};
 
-use super::super::message::PeerMessage;
+use super::super::message::{PeerMessage, Standing};
 use super::super::node::Node;
 use super::Member;
 
@@ -66,7 +67,7 @@ impl Everywhere {
         self.applied.get(&member).is_some_and(|applied| *applied >= index)
     }
 
-    /// The members that may serve readers now.
+    /// Who of these is linked, or was until a moment ago.
     fn live(&mut self, node: &Node, members: &[Identity]) -> Vec<Identity> {
         let silence = node.settings.silence_ms;
         let mut is_live = |member: &&Identity| {
@@ -95,7 +96,7 @@ impl Member {
     pub(super) fn settle_everywhere(&mut self, node: &mut Node) {
         let Some((&(newest, _), _)) = self.everywhere.waiting.last_key_value() else { return };
         let others = self.others(node);
-        let live = self.everywhere.live(node, &others);
+        let live = self.live(node, &others);
         let counted = counted(node, &live);
         while let Some((&(index, sequence), _)) = self.everywhere.waiting.first_key_value() {
             if !counted.iter().all(|member| self.everywhere.has_applied(*member, index)) {
@@ -137,7 +138,7 @@ impl Member {
             return;
         }
         let others = self.others(node);
-        let live = self.everywhere.live(node, &others);
+        let live = self.live(node, &others);
         for &(index, sequence) in waits {
             self.everywhere.waiting.remove(&(index, sequence));
             let lacks = |member: &&Identity| !self.everywhere.has_applied(**member, index);
@@ -176,6 +177,18 @@ impl Member {
         self.everywhere.applied.retain(|who, _| members.contains(who));
         self.everywhere.asked.retain(|who, _| members.contains(who));
         self.everywhere.unlinked.retain(|who, _| members.contains(who));
+    }
+
+    /// The members that may serve readers now, of these. One without state serves none.
+    fn live(&mut self, node: &Node, others: &[Identity]) -> Vec<Identity> {
+        let config = &self.applied_config;
+        let has_state = |member: &&Identity| {
+            let joins =
+                matches!(node.standing(**member), Some(Standing::Blank | Standing::Joining { .. }));
+            !joins || config.rank_of(**member) > 0
+        };
+        let with_state: Vec<Identity> = others.iter().filter(has_state).copied().collect();
+        self.everywhere.live(node, &with_state)
     }
 
     fn others(&self, node: &Node) -> Vec<Identity> {
