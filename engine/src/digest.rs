@@ -73,6 +73,18 @@ pub(crate) fn counters_digest(class: ClassId, next_id: u64, next_autoid: u64) ->
     xxh3_128(&bytes)
 }
 
+/// What nodes tell each other of their state at one place of the log: the state hash, what is
+/// counted beside it, and what the caller's layer replicates.
+pub(crate) fn told_digest(state: u128, index: u64, used_bytes: u64, beside: &[u8]) -> u128 {
+    let mut hasher = Xxh3::new();
+    hasher.update(b"told");
+    hasher.update(&state.to_le_bytes());
+    hasher.update(&index.to_le_bytes());
+    hasher.update(&used_bytes.to_le_bytes());
+    hasher.update(beside);
+    hasher.digest128()
+}
+
 /// A hash of a dictionary, local classes included: equal exactly if the canonical DDL is equal.
 ///
 /// Nodes compare it before they talk, and an image carries that of its dictionary.
@@ -94,6 +106,7 @@ mod tests {
             record_digest(class, 77, 1000, b"image"),
             free_digest(class, 2, 77),
             counters_digest(class, 78, 12),
+            told_digest(5, 6, 7, b"beside"),
         ];
         let frozen = [
             0xfbb83fd09ea0f735,
@@ -102,6 +115,7 @@ mod tests {
             0xc885ca29aa47c5c8c8dc8ff5a1e28811,
             0x8fe51682bcd8e9b2ea713c50b78c92a6,
             0x77bbda469b0a59f4c8f71bc16cecadb2,
+            0x2c27a68f0139d5dd81f60c23430fd239,
         ];
         assert_eq!(found, frozen, "{found:#x?}");
     }
