@@ -6,7 +6,7 @@
 use std::io;
 
 use quorate_consensus::NodeId;
-use quorate_engine::{CommitError, ImageError, TransactionId};
+use quorate_engine::{CommitError, ImageError, Index, TransactionId};
 use thiserror::Error;
 
 use crate::epoch::Epoch;
@@ -321,6 +321,16 @@ pub enum ClusterError {
     CorruptWindow {
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// This node's state is not what the same log made of it on a quorum of others.
+    #[error(
+        "the state of this node behind index {index} differs from that of a quorum of the nodes, \
+         by a fault of its memory or of its program; it left the cluster, and what it holds can be \
+         read but may be wrong; restart it without state, then it takes the others'"
+    )]
+    Diverged {
+        /// Where the nodes compared. What made the difference came earlier, but seldom much.
+        index: Index,
     },
     /// A peer refused this node in the handshake, for good.
     #[error("node {node} refuses this node: {reason}")]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use quorate_consensus::NodeId;
+use quorate_engine::Index;
 
 /// Why this node has no part in a quorum now, or has. Its text says what would cure it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,14 @@ pub enum QuorumReason {
     Vetoed,
     /// The cluster has not formed yet, or this node does not hold its state yet.
     NoState,
+    /// The same log made another state of this node than of others, and no quorum has the same: who
+    /// is right is not known.
+    Disputed {
+        /// Where the nodes compared.
+        index: Index,
+        /// The members with a rank whose state is another than this node's.
+        others: Vec<NodeId>,
+    },
     /// As many commits as allowed are under way, and none got through in time.
     Full {
         /// How many.
@@ -78,6 +87,14 @@ impl fmt::Display for QuorumReason {
             Self::NoState => {
                 f.write_str("this node does not hold the cluster's state yet; wait until it joined")
             }
+            Self::Disputed { index, others } => write!(
+                f,
+                "the state of this node behind index {index} is not that of {}, and no quorum has \
+                 the same, so that nothing may be built on it; start the nodes that are away, or \
+                 find out which node is right, stop the others, recover the cluster from that one \
+                 and start the others without state",
+                Nodes(others)
+            ),
             Self::Full { in_flight } => write!(
                 f,
                 "{in_flight} commits are under way, as many as conn_pool_factor allows, and none \

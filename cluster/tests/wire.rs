@@ -171,6 +171,7 @@ fn refusal() -> impl Strategy<Value = RefusalReason> {
         }),
         Just(RefusalReason::Malformed),
         Just(RefusalReason::FencesFull),
+        Just(RefusalReason::Disputed),
         roster_error().prop_map(RefusalReason::Roster),
     ]
 }
@@ -254,6 +255,9 @@ fn message() -> impl Strategy<Value = PeerMessage> {
         1 => any::<u64>().prop_map(|token| PeerMessage::AskRead { token }),
         1 => any::<u64>().prop_map(|index| PeerMessage::AskApplied { index: Index(index) }),
         1 => any::<u64>().prop_map(|index| PeerMessage::Applied { index: Index(index) }),
+        1 => (epoch(), 1..=u64::MAX >> 1, any::<u128>()).prop_map(|(epoch, entry, digest)| {
+            PeerMessage::Digest { epoch, entry: EntryIndex(entry), digest }
+        }),
         1 => (any::<u64>(), entry_index(), term())
             .prop_map(|(token, index, term)| PeerMessage::ReadIndex { token, index, term }),
     ]
@@ -493,5 +497,19 @@ fn an_image_of_nothing_or_beyond_all_numbers_is_refused() {
             let asked = PeerMessage::AskImage { image: id };
             assert!(decode(&payload_bytes(&asked)).is_err(), "{number}");
         }
+    }
+}
+
+#[test]
+fn a_digest_of_no_entry_is_refused() {
+    let digest = |entry| PeerMessage::Digest {
+        epoch: Epoch { counter: 1, bits: 7 },
+        entry: EntryIndex(entry),
+        digest: 5,
+    };
+    assert!(!malformed(&digest(64)));
+    assert_eq!(digest(64).channel(), Channel::Control);
+    for entry in [0, 1 << 63, u64::MAX] {
+        assert!(malformed(&digest(entry)), "{entry}");
     }
 }

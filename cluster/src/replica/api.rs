@@ -75,6 +75,8 @@ pub enum ReplicaBug {
     AllLiveIgnoresOne,
     /// A batch of calls that lost against the log is logged all the same.
     LostBatchLogged,
+    /// The item at index 10 is passed over instead of applied.
+    LosesTheTenth,
 }
 
 /// What happens to a replica.
@@ -292,6 +294,9 @@ pub enum ClusterEvent {
     /// A process claims the id of this node although another one under it is connected and alive
     /// (or the id of this node itself). It is kept out; stop one of the two.
     DuplicateNode(NodeId),
+    /// The node's state is not what the same log made of it on a quorum of the others. It takes
+    /// part no longer, until it is restarted without state.
+    Diverged(NodeId),
     /// The cluster was formed again from a survivor: this is its epoch now.
     EpochChanged(Epoch),
     /// The notify callback was too slow: the oldest waiting events were dropped.
@@ -311,6 +316,7 @@ impl ClusterEvent {
             | Self::Left(node)
             | Self::Departed(node)
             | Self::DuplicateNode(node)
+            | Self::Diverged(node)
             | Self::StateTransfer { node, .. } => Some(node),
             Self::LeaderChanged(leader) => leader,
             _ => None,
@@ -434,11 +440,13 @@ pub struct Counters {
     pub calls: u64,
     /// Batches of calls this leader ran again, since others had written what they use.
     pub batches_lost: u64,
+    /// Digests of other members' states that this node compared with its own.
+    pub digests_compared: u64,
 }
 
 impl Counters {
     /// Every count under its name, in the order of the fields.
-    pub fn named(mut self) -> [(&'static str, u64); 24] {
+    pub fn named(mut self) -> [(&'static str, u64); 25] {
         self.places().map(|(name, place)| (name, *place))
     }
 
@@ -449,7 +457,7 @@ impl Counters {
     }
 
     /// The one table of names.
-    fn places(&mut self) -> [(&'static str, &mut u64); 24] {
+    fn places(&mut self) -> [(&'static str, &mut u64); 25] {
         let Self {
             elections_won,
             truncations,
@@ -475,6 +483,7 @@ impl Counters {
             fences,
             calls,
             batches_lost,
+            digests_compared,
         } = self;
         [
             ("elections_won", elections_won),
@@ -501,6 +510,7 @@ impl Counters {
             ("fences", fences),
             ("calls", calls),
             ("batches_lost", batches_lost),
+            ("digests_compared", digests_compared),
         ]
     }
 }

@@ -98,6 +98,16 @@ pub enum PeerMessage {
         /// The index.
         index: Index,
     },
+    /// What the sender's state was when it had applied this entry. See
+    /// [`DIGEST_INTERVAL`](super::DIGEST_INTERVAL).
+    Digest {
+        /// The epoch the entry is of; its number may mean another in another epoch.
+        epoch: Epoch,
+        /// The entry.
+        entry: EntryIndex,
+        /// Of records, counters and roster behind it, and of its term.
+        digest: u128,
+    },
     /// The answer to [`PeerMessage::AskRead`], confirmed by a quorum after it was asked.
     ReadIndex {
         /// The question's.
@@ -193,6 +203,8 @@ pub enum RefusalReason {
     FencesFull,
     /// The roster cannot change like this.
     Roster(RosterError),
+    /// The leader's state differs from that of other members, and no quorum has the same.
+    Disputed,
 }
 
 /// A piece of an image.

@@ -47,6 +47,7 @@ pub use api::ReplicaBug;
 pub use api::{
     ClusterEvent, Counters, Input, MemberStatus, Output, Phase, ReplicaSettings, Status,
 };
+pub use member::DIGEST_INTERVAL;
 pub use message::{
     Channel, DeclineReason, Genesis, ImageHead, ImageId, ImagePiece, PeerMessage, RefusalReason,
     Request, Standing,

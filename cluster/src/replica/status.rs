@@ -6,6 +6,7 @@ use super::api::{MemberStatus, Status};
 use super::member::Member;
 use super::message::Standing;
 use super::{Replica, Stage};
+use crate::reason::QuorumReason;
 
 impl Replica {
     /// What the node knows of its cluster at this moment.
@@ -89,6 +90,9 @@ impl Replica {
             let absent = |node: &NodeId| *node != own && !self.node.links.contains_key(node);
             for node in nodes.map(|(node, _)| node).filter(absent) {
                 reasons.push((node, "not connected, and its rank may be needed".to_string()));
+            }
+            if let reason @ QuorumReason::Disputed { .. } = member.quorum_reason(&self.node) {
+                reasons.push((own, format!("an end of the dispute: {reason}")));
             }
             if self.node.vetoed {
                 reasons.push((own, "its quorum callback, which forbids commits".to_string()));

@@ -651,6 +651,9 @@ impl Runtime {
             ClusterEvent::QuorumGained(reason) => {
                 info!(node = self.own.0, %reason, "this node can commit");
             }
+            ClusterEvent::Diverged(node) => {
+                warn!(node = self.own.0, diverged = node.0, "a state differs from a quorum's");
+            }
             _ => info!(node = self.own.0, ?event, "cluster event"),
         }
         if let Some(delivery) = &self.delivery {

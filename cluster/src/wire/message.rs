@@ -29,7 +29,8 @@ pub(super) const MEMBERS_MAX: usize = 8 * NODES_MAX;
 /// Bytes of an encoded identity.
 pub(super) const IDENTITY_BYTES: usize = 4 + 16;
 
-/// Terms and entries of an image: consensus counts no further, and an image of nothing is none.
+/// Terms and entries, of an image for example: consensus counts no further, and an image of nothing
+/// is none.
 const COUNTED: RangeInclusive<u64> = 1..=(u64::MAX >> 1);
 
 /// Appends a message to a frame.
@@ -79,10 +80,7 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
             frame.writer().u8(11);
             encode_piece(piece, frame);
         }
-        PeerMessage::Installed { last } => {
-            frame.writer().u8(12);
-            frame.writer().u64(last.0);
-        }
+        PeerMessage::Installed { last } => encode_numbers(12, &[last.0], frame),
         PeerMessage::Goodbye => frame.writer().u8(13),
         PeerMessage::Received { image, pieces } => {
             frame.writer().u8(14);
@@ -99,6 +97,9 @@ pub fn encode(message: &PeerMessage, frame: &mut FrameWriter) {
         }
         PeerMessage::AskApplied { index } => encode_numbers(24, &[index.0], frame),
         PeerMessage::Applied { index } => encode_numbers(25, &[index.0], frame),
+        PeerMessage::Digest { epoch, entry, digest } => {
+            encode_digest(*epoch, *entry, *digest, frame.writer());
+        }
     }
 }
 
@@ -156,6 +157,13 @@ fn decode_message(reader: &mut Reader<'_>) -> Result<PeerMessage, Malformed> {
         },
         24 => PeerMessage::AskApplied { index: Index(reader.u64()?) },
         25 => PeerMessage::Applied { index: Index(reader.u64()?) },
+        40 => {
+            let (epoch, entry) = (decode_epoch(reader)?, reader.u64()?);
+            if !COUNTED.contains(&entry) {
+                return Err(reader.malformed("no entry has this number"));
+            }
+            PeerMessage::Digest { epoch, entry: EntryIndex(entry), digest: reader.u128()? }
+        }
         _ => return Err(reader.malformed("no such message")),
     })
 }
@@ -166,6 +174,13 @@ fn encode_numbers(kind: u8, numbers: &[u64], frame: &mut FrameWriter) {
     for number in numbers {
         frame.writer().u64(*number);
     }
+}
+
+fn encode_digest(epoch: Epoch, entry: EntryIndex, digest: u128, writer: &mut Writer) {
+    writer.u8(40);
+    encode_epoch(epoch, writer);
+    writer.u64(entry.0);
+    writer.u128(digest);
 }
 
 fn encode_decline(reason: DeclineReason, writer: &mut Writer) {
@@ -333,6 +348,7 @@ fn encode_refusal(reason: &RefusalReason, writer: &mut Writer) {
             error.encode(writer);
         }
         RefusalReason::FencesFull => writer.u8(7),
+        RefusalReason::Disputed => writer.u8(8),
     }
 }
 
@@ -349,6 +365,7 @@ fn decode_refusal(reader: &mut Reader<'_>) -> Result<RefusalReason, Malformed> {
         5 => RefusalReason::Malformed,
         6 => RefusalReason::Roster(RosterError::decode(reader)?),
         7 => RefusalReason::FencesFull,
+        8 => RefusalReason::Disputed,
         _ => return Err(reader.malformed("no such reason to refuse")),
     })
 }

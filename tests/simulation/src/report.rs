@@ -69,6 +69,8 @@ pub struct Report {
     pub images_resumed: u64,
     /// Joint configurations applied (counted once on each node).
     pub joint_configs: u64,
+    /// Digests of states that nodes compared.
+    pub digests_compared: u64,
     /// Nodes that came back with their rank.
     pub rejoins: u64,
     /// Links broken while an image was on its way over them.
@@ -143,6 +145,7 @@ impl Report {
         self.images_broken += counters.images_begun - counters.images_installed;
         self.images_resumed += counters.transfers_resumed;
         self.joint_configs += counters.joint_configs;
+        self.digests_compared += counters.digests_compared;
         self.leader_changes += counters.elections_won;
         self.batches_lost += counters.batches_lost;
     }
@@ -215,6 +218,7 @@ impl Report {
             ("images_broken", &mut self.images_broken),
             ("images_resumed", &mut self.images_resumed),
             ("joint_configs", &mut self.joint_configs),
+            ("digests_compared", &mut self.digests_compared),
             ("rejoins", &mut self.rejoins),
             ("images_cut", &mut self.images_cut),
             ("joint_leader_losses", &mut self.joint_leader_losses),

@@ -26,7 +26,9 @@ pub(super) struct Joiner {
 impl Member {
     /// The leader takes in who asked, one configuration change at a time.
     pub(super) fn admit(&mut self, node: &mut Node) {
-        if !self.is_leading() || !self.core.has_committed_in_term() {
+        // A state that may be wrong must get no new supporters.
+        let disputed = self.digests.is_disputed();
+        if !self.is_leading() || !self.core.has_committed_in_term() || disputed {
             return;
         }
         let joiners: Vec<Identity> = self.joiners.keys().copied().collect();

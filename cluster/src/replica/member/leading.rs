@@ -184,6 +184,9 @@ impl Member {
         if let Some(reason) = self.leading.as_ref().and_then(|leading| leading.refusal(id, term)) {
             return self.refuse(node, from, id, term, reason);
         }
+        if leads_it && request != Request::Stop && self.may_not_log(node, id) {
+            return self.refuse(node, from, id, term, RefusalReason::Disputed);
+        }
         let refusal = match request {
             Request::Transaction(bytes) => self.take_transaction(node, from, term, id, &bytes),
             Request::Stop => self.take_mark(node, term, &Item::Stopped(from)),
@@ -196,6 +199,13 @@ impl Member {
         if let Err(reason) = refusal {
             self.refuse(node, from, id, term, reason);
         }
+    }
+
+    /// While the state is disputed nothing new is built on it. What is in the log already gets its
+    /// fate from there.
+    fn may_not_log(&self, node: &Node, id: TransactionId) -> bool {
+        let unknown = |leading: &Leading| leading.knows(node, id) == Outcome::Unknown;
+        self.digests.is_disputed() && self.leading.as_ref().is_some_and(unknown)
     }
 
     fn take_transaction(

@@ -120,6 +120,9 @@ impl Member {
             self.note_end();
             self.kept.push(entry);
             node.counters.early_commits += u64::from(early);
+            if !self.entry_digested(node, entry) {
+                return; // nothing of this becomes visible or is answered
+            }
         }
         assert_eq!(self.applied_entry, upto, "the log holds what is committed");
         node.applier.publish();
@@ -139,6 +142,7 @@ impl Member {
     /// Takes everything in the log for committed: a new epoch begins with it.
     pub(in super::super) fn apply_whole_log(&mut self, node: &mut Node) {
         let (last, _) = self.core.last();
+        self.digests.silence();
         self.apply(node, last, false);
     }
 
@@ -189,6 +193,10 @@ impl Member {
         done: &mut Vec<Done>,
     ) -> Result<(), Malformed> {
         let index = Index(node.applier.applied().0 + 1);
+        if loses_it(node, index) {
+            node.applier.skip(index);
+            return Ok(());
+        }
         match item {
             Item::Transaction(bytes) => {
                 let id = WriteSet::peek_id(bytes)?;
@@ -302,6 +310,16 @@ fn in_order<'a>(node: &Node, mut items: Vec<Item<'a>>, early: bool) -> Vec<Item<
         items.reverse();
     }
     items
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn loses_it(_: &Node, _: Index) -> bool {
+    false
+}
+
+#[cfg(feature = "planted-bugs")]
+fn loses_it(node: &Node, index: Index) -> bool {
+    node.settings.bug == Some(super::super::api::ReplicaBug::LosesTheTenth) && index == Index(10)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! The state is split by who owns it: `log` (core, applied position), `leading` (the tail and the
 //! open window of the term this node leads), `calls` (procedures it runs for others), `requests`
 //! (own transactions on their way), `reads` (own readers that want to be sure, and the leader's
-//! answer to those of others), `admission` (new incarnations), `transfer` (images), `farewell`
-//! (stop and detach).
+//! answer to those of others), `admission` (new incarnations), `transfer` (images), `digests` (is
+//! the state that of the others?), `farewell` (stop and detach).
 //!
 //! Invariants:
 //!
@@ -17,6 +17,7 @@
 
 mod admission;
 mod calls;
+mod digests;
 mod everywhere;
 mod farewell;
 mod leading;
@@ -43,6 +44,8 @@ use super::roster::Roster;
 use crate::error::ClusterError;
 
 use admission::Joiner;
+pub use digests::DIGEST_INTERVAL;
+use digests::Digests;
 use everywhere::Everywhere;
 use farewell::Farewell;
 use leading::Leading;
@@ -74,6 +77,7 @@ pub(super) struct Member {
     farewell: Farewell,
     reads: Reads,
     everywhere: Everywhere,
+    digests: Digests,
     /// Since when this node has no quorum or no leader.
     unable_since: Option<Ticks>,
     /// When this node last did what it does from time to time.
@@ -140,6 +144,7 @@ impl Member {
             farewell: Farewell::new(stopped),
             reads: Reads::default(),
             everywhere: Everywhere::default(),
+            digests: Digests::default(),
             unable_since: None,
             last_round: node.now,
             announced: Announced::default(),
@@ -203,6 +208,9 @@ impl Member {
 
     pub(super) fn tick(&mut self, node: &mut Node, random: u64) {
         self.drive(node, CoreInput::Tick { random });
+        if self.has_diverged() {
+            return;
+        }
         if node.now >= self.last_round + ROUND_MS {
             self.last_round = node.now;
             self.round(node);
@@ -234,6 +242,7 @@ impl Member {
         self.everywhere.link_up(peer);
         self.drive(node, CoreInput::PeerUp { peer });
         self.repeat_goodbye(node, peer);
+        self.repeat_digests(node, peer);
     }
 
     pub(super) fn link_broke(&mut self, node: &mut Node, peer: Identity) {
@@ -285,6 +294,9 @@ impl Member {
             PeerMessage::Goodbye => self.farewell.goodbye_from(from),
             PeerMessage::AskApplied { index } => self.applied_asked(node, from, index),
             PeerMessage::Applied { index } => self.applied_told(from, index),
+            PeerMessage::Digest { epoch, entry, digest } => {
+                self.digest_told(node, from, epoch, (entry, digest));
+            }
             PeerMessage::AskRead { token } => self.read_asked(from, token),
             PeerMessage::ReadIndex { token, index, term } => {
                 self.read_answered(node, token, index, term);
@@ -301,6 +313,9 @@ impl Member {
 
     /// What follows from any input: requests whose leader is known now, news, the end.
     pub(super) fn settle(&mut self, node: &mut Node) {
+        if self.has_diverged() {
+            return;
+        }
         self.refuse_without_quorum(node);
         self.announce(node);
         let able = self.may_commit(node) && self.core.leader().is_some();
@@ -320,7 +335,7 @@ impl Member {
 
     /// True if a commit can be asked for here.
     pub(super) fn may_commit(&self, node: &Node) -> bool {
-        !node.vetoed && self.core.connected_quorum()
+        !node.vetoed && self.core.connected_quorum() && !self.digests.is_disputed()
     }
 
     pub(super) fn next_wakeup(&self, node: &Node) -> Ticks {
@@ -338,7 +353,8 @@ impl Member {
         let deadline = node.pending.next_deadline().unwrap_or(NEVER);
         let reads = self.reads.next_deadline().unwrap_or(NEVER);
         let everywhere = self.everywhere.next_deadline().unwrap_or(NEVER);
-        let piece = self.transfers.next_piece_at(node);
+        let disputed = self.digests.is_disputed();
+        let piece = if disputed { NEVER } else { self.transfers.next_piece_at(node) };
         let calls = self.leading.as_ref().and_then(|leading| leading.calls.next_run(node.now));
         let waits = reads.min(everywhere).min(deadline).min(calls.unwrap_or(NEVER));
         self.core.next_wakeup().min(window).min(round).min(waits).min(piece)

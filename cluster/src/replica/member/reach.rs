@@ -9,7 +9,14 @@ use crate::reason::QuorumReason;
 impl Member {
     /// Why nothing can be committed from here.
     pub(in super::super) fn quorum_reason(&self, node: &Node) -> QuorumReason {
-        if node.vetoed { QuorumReason::Vetoed } else { self.reach(node) }
+        if node.vetoed {
+            return QuorumReason::Vetoed;
+        }
+        let reach = self.reach(node);
+        match (&reach, self.digests.dispute()) {
+            (QuorumReason::NotConnected { .. }, _) | (_, None) => reach,
+            (_, Some((index, others))) => QuorumReason::Disputed { index, others },
+        }
     }
 
     /// What stands between this node and a leader with a quorum.

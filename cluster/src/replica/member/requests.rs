@@ -17,6 +17,10 @@ use super::Member;
 /// An own request that an applied item settled, by its sequence.
 pub(super) type Done = (u64, Result<Index, CommitError>);
 
+/// What a node knows of a dispute that it did not see itself.
+const DISPUTED: &str = "the leader's state differs from that of other nodes, and no quorum has the \
+    same; its status says more";
+
 impl Member {
     /// A local transaction asks to be committed.
     pub(in super::super) fn submit(
@@ -123,6 +127,10 @@ impl Member {
             RefusalReason::FencesFull => CommitError::Rejected {
                 reason: "too many outcomes of that node are waited for".into(),
             },
+            RefusalReason::Disputed => {
+                node.counters.no_quorum += 1;
+                CommitError::NoQuorum { reason: DISPUTED.into() }
+            }
             RefusalReason::Roster(error) => return self.roster_refused(node, sequence, error),
             RefusalReason::Malformed => {
                 CommitError::Rejected { reason: "the leader could not read it".into() }

@@ -152,6 +152,9 @@ impl Member {
 
     /// Sends what is made, and makes one piece more if there is room.
     pub(super) fn pump_images(&mut self, node: &mut Node) {
+        if self.digests.is_disputed() {
+            return; // a state that may be wrong goes nowhere
+        }
         for (to, sending) in &mut self.transfers.sending {
             while let Some(piece) = sending.take_unsent() {
                 node.send(*to, PeerMessage::Image(piece));
@@ -355,6 +358,7 @@ impl Member {
         self.applied_term = last_term;
         self.applied_config = config.clone();
         self.kept.clear();
+        self.digests.replaced();
         self.farewell.set_in_log(stopped);
         self.adopt_roster(node, roster);
         self.note_end();
