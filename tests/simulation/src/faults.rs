@@ -368,8 +368,10 @@ impl World {
         if self.lives[slot] == life && self.nodes[slot].as_ref().is_some_and(|p| p.ended) {
             self.bury(slot);
             let wait = self.rng.between(1, 500);
-            if slot == self.node_of(slot) {
-                self.after(wait, Event::Restart { slot });
+            // A double that leaves may be all there was of its node.
+            let original = self.node_of(slot);
+            if self.nodes[original].is_none() {
+                self.after(wait, Event::Restart { slot: original });
             }
         }
     }
