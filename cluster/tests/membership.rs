@@ -5,11 +5,11 @@
 
 mod support;
 
-use quorate_cluster::replica::{Input, PeerMessage, Phase};
+use quorate_cluster::replica::{Input, PeerMessage, Phase, Standing};
 use quorate_cluster::{AdminAnswer, AdminError, AdminRequest, ClusterError, ClusterEvent};
 use quorate_consensus::{Identity, NodeId};
 use quorate_engine::CommitError;
-use support::mini::{Mini, settings};
+use support::mini::{Mini, MiniNode, settings};
 
 /// The ranks in the configuration in force at a node, by node id.
 fn ranks(mini: &Mini, node: usize) -> Vec<(u32, u32)> {
@@ -435,4 +435,147 @@ fn a_node_that_has_seen_many_terms_loses_none_of_its_requests_in_a_new_epoch() {
     mini.release();
     mini.run_until("an answer", |mini| mini.nodes[1].completed.contains_key(&id));
     assert!(mini.nodes[1].completed[&id].is_ok(), "{:?}", mini.nodes[1].completed[&id]);
+}
+
+#[test]
+fn a_removed_node_that_is_refused_a_link_ends() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let away = (leader + 1) % 3;
+    (0..3).filter(|other| *other != away).for_each(|other| mini.cut(away, other));
+    changed(&mini.operate_now(leader, remove(away)));
+    let node = NodeId(leader as u32);
+    mini.step(away, Input::TurnedAway { node });
+    assert_eq!(mini.nodes[away].finished, Some(Err(ClusterError::Removed)));
+    // A blank node may have dialled the wrong cluster.
+    let mut blank = settings(away as u32, &[1, 1, 1]);
+    blank.identity = Identity::new(away as u32, 999);
+    mini.boot(blank);
+    mini.step(away, Input::TurnedAway { node });
+    assert_eq!(mini.nodes[away].replica.phase(), Phase::Forming);
+}
+
+/// Three nodes, of which node 2 does not lead. In its place a blank one has come, which is a
+/// learner that waits for the state: the leader, and the former self, which is away.
+fn learner_in_place() -> (Mini, usize, MiniNode) {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    if mini.leader() == Some(2) {
+        mini.operate_now(2, AdminRequest::TransferLeadership { to: NodeId(0) });
+    }
+    let leader = mini.leader().unwrap();
+    (0..2).for_each(|other| mini.cut(2, other));
+    let former = mini.nodes.pop().unwrap();
+    let mut again = settings(2, &[1, 1, 1]);
+    again.identity = Identity::new(2, 999);
+    mini.boot(again);
+    mini.hold(|_, _, message| matches!(message, PeerMessage::Image(_)));
+    mini.link(2, leader);
+    mini.run_until("a learner", |mini| ranks(mini, leader).contains(&(2, 0)));
+    (mini, leader, former)
+}
+
+/// The learner is gone, and the former self is back.
+fn former_is_back(mini: &mut Mini, leader: usize, former: MiniNode) {
+    mini.cut(2, leader);
+    mini.release();
+    mini.nodes.pop();
+    mini.nodes.push(former);
+    (0..2).for_each(|other| mini.link(2, other));
+}
+
+#[test]
+fn a_learner_whose_former_self_is_back_is_forgotten() {
+    let (mut mini, leader, former) = learner_in_place();
+    former_is_back(&mut mini, leader, former);
+    let wanted = [(0, 1), (1, 1), (2, 1)];
+    mini.run_until("it is forgotten", |mini| (0..3).all(|node| ranks(mini, node) == wanted));
+    mini.commit(2, "by the former self");
+}
+
+#[test]
+fn of_two_learners_of_one_node_the_one_that_is_away_is_forgotten() {
+    let (mut mini, leader, former) = learner_in_place();
+    mini.cut(2, leader);
+    mini.operate_now(leader, set_rank(2, 0));
+    mini.run_until("two learners", |mini| ranks(mini, leader)[2..] == [(2, 0), (2, 0)]);
+    let former_self = former.identity;
+    former_is_back(&mut mini, leader, former);
+    let wanted = [(0, 1), (1, 1), (2, 0)];
+    mini.run_until("it is forgotten", |mini| (0..3).all(|node| ranks(mini, node) == wanted));
+    let config = mini.nodes[leader].replica.core().unwrap().config().clone();
+    assert!(config.contains(former_self), "{config:?}");
+    mini.commit(2, "by the former self");
+}
+
+#[test]
+fn a_learner_that_made_way_for_its_former_self_may_come_again() {
+    let (mut mini, leader, former) = learner_in_place();
+    mini.cut(2, leader);
+    mini.release();
+    let learner = mini.nodes.pop().unwrap();
+    mini.nodes.push(former);
+    (0..2).for_each(|other| mini.link(2, other));
+    let wanted = [(0, 1), (1, 1), (2, 1)];
+    mini.run_until("it is forgotten", |mini| ranks(mini, leader) == wanted);
+    (0..2).for_each(|other| mini.cut(2, other));
+    mini.nodes.pop();
+    let identity = learner.identity;
+    mini.nodes.push(learner);
+    (0..2).for_each(|other| mini.link(2, other));
+    mini.run_until("ready", |mini| ready(mini, 2));
+    assert_eq!(mini.nodes[leader].replica.core().unwrap().config().rank_of(identity), 1);
+    mini.commit(2, "by the new self");
+}
+
+#[test]
+fn a_learner_that_was_forgotten_when_its_former_self_left_may_come_again() {
+    let (mut mini, leader, former) = learner_in_place();
+    mini.cut(2, leader);
+    let learner = mini.nodes.pop().unwrap();
+    mini.nodes.push(former);
+    // It asks to leave before the leader sees that it is back.
+    mini.hold(|from, _, message| from == 2 && matches!(message, PeerMessage::Standing(_)));
+    mini.link(2, leader);
+    mini.step(2, Input::Detach);
+    mini.run_until("it is out", |mini| mini.nodes[2].finished.is_some());
+    assert_eq!(ranks(&mini, leader), [(0, 1), (1, 1)]);
+    mini.cut(2, leader);
+    mini.release();
+    mini.nodes.pop();
+    mini.nodes.push(learner);
+    (0..2).for_each(|other| mini.link(2, other));
+    mini.run_until("ready", |mini| ready(mini, 2));
+    mini.commit(2, "by the new self");
+}
+
+#[test]
+fn a_removed_node_whose_vote_is_needed_is_in_reach_of_newcomers_too() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    if mini.leader() == Some(2) {
+        mini.operate_now(2, AdminRequest::TransferLeadership { to: NodeId(0) });
+    }
+    let leader = mini.leader().unwrap();
+    let gone = 1 - leader;
+    // Node 2 is lost, so the other two must both agree to anything.
+    (0..2).for_each(|other| mini.cut(2, other));
+    mini.run(100);
+    mini.operate(leader, remove(gone));
+    mini.run(100);
+    let mut again = settings(2, &[1, 1, 1]);
+    again.identity = Identity::new(2, 999);
+    mini.boot(again);
+    // What the newcomer gets holds the new roster. It has no rank as long as it does not say so.
+    mini.hold(|from, _, message| {
+        let member = matches!(message, PeerMessage::Standing(Standing::Member(..)));
+        from == 2 && (member || matches!(message, PeerMessage::Installed { .. }))
+    });
+    mini.link(2, leader);
+    mini.run_until("the state", |mini| mini.nodes[2].replica.phase() == Phase::Member);
+    assert!(ranks(&mini, leader).contains(&(gone as u32, 1)), "its vote is needed");
+    let listed = mini.nodes[2].listed[gone].as_ref();
+    assert_eq!(listed.unwrap().addr, format!("node-{gone}:1"));
+    mini.release();
+    mini.run_until("it is out", |mini| mini.nodes[gone].finished.is_some());
+    mini.run_until("ready", |mini| ready(mini, 2));
+    mini.run_until("forgotten", |mini| mini.nodes[2].listed[gone].is_none());
 }

@@ -168,6 +168,11 @@ pub enum Input {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// A node refused the handshake because its cluster removed this node.
+    TurnedAway {
+        /// Which node.
+        node: NodeId,
+    },
 }
 
 /// What a replica wants done.

@@ -201,6 +201,7 @@ impl Replica {
                 self.admin(token, (id.sequence, low_water), request, random);
             }
             Input::NewerEpoch { epoch, .. } => self.newer_epoch(epoch),
+            Input::TurnedAway { .. } => self.turned_away(),
         }
     }
 
@@ -426,6 +427,14 @@ impl Replica {
             Stage::Member(member) => member.genesis().cluster_id == genesis.cluster_id,
             Stage::Joining(joining) => joining.genesis.cluster_id == genesis.cluster_id,
             Stage::Blank(_) | Stage::Ended => false,
+        }
+    }
+
+    /// Whoever belongs to a cluster hears from it for good. A blank node may just have dialled the
+    /// wrong one: its opening fails with that refusal.
+    fn turned_away(&mut self) {
+        if matches!(self.stage, Stage::Member(_) | Stage::Joining(_)) {
+            self.end(Err(ClusterError::Removed));
         }
     }
 

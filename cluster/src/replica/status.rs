@@ -5,6 +5,7 @@ use quorate_consensus::{NodeId, Role, Term};
 use super::api::{MemberStatus, Status};
 use super::member::Member;
 use super::message::Standing;
+use super::roster::Roster;
 use super::{Replica, Stage};
 use crate::reason::QuorumReason;
 
@@ -34,6 +35,11 @@ impl Replica {
             Stage::Member(member) => Some(member.core()),
             _ => None,
         }
+    }
+
+    /// The roster as of the newest transaction applied here; none while the node holds no state.
+    pub fn roster(&self) -> Option<&Roster> {
+        matches!(self.stage, Stage::Member(_)).then_some(&self.node.roster)
     }
 
     fn member_statuses(&self, member: Option<&Member>) -> Vec<MemberStatus> {

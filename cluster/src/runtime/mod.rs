@@ -489,7 +489,10 @@ impl Runtime {
                     if !by_us && reason.is_final() {
                         self.rejected = Some((node, reason));
                     }
-                    continue;
+                    if by_us || reason != RejectReason::Removed {
+                        continue;
+                    }
+                    Input::TurnedAway { node }
                 }
             };
             self.replica.step(now, input, &mut self.outputs);

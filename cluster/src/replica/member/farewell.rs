@@ -8,7 +8,8 @@
 //! the end in its log.
 //!
 //! An incarnation that asked to leave, or was taken out, is never taken in again, whatever old
-//! message or leftover says so.
+//! message or leftover says so; but for a learner that came in place of another self of its node
+//! and did not ask: it may come again.
 
 use std::collections::{BTreeMap, BTreeSet};
 

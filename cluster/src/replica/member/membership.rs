@@ -14,6 +14,7 @@ use super::super::node::Node;
 use super::super::roster::{Roster, RosterChange};
 use super::Member;
 use crate::error::ClusterError;
+use crate::event::NodeInfo;
 
 impl Member {
     /// An applied entry changes the roster. The leader checked it against the roster behind all
@@ -41,13 +42,24 @@ impl Member {
     fn list_nodes(&mut self, node: &mut Node) {
         let members = self.applied_config.identities();
         let mut nodes = node.listed();
-        for (id, (place, before)) in (0..).map(NodeId).zip(nodes.iter_mut().zip(&node.told_nodes)) {
+        for (id, place) in (0..).map(NodeId).zip(&mut nodes) {
             if place.is_none() && members.iter().any(|member| member.node == id) {
-                place.clone_from(before);
+                *place = Some(self.former_place(node, id));
             }
         }
         node.told_nodes.clone_from(&nodes);
         node.output(Output::Nodes(nodes));
+    }
+
+    /// Where a removed node was, as far as this node ever knew; an address that is empty is none.
+    fn former_place(&self, node: &Node, id: NodeId) -> NodeInfo {
+        let place = id.0 as usize;
+        if let Some(Some(told)) = node.told_nodes.get(place) {
+            return told.clone();
+        }
+        let known = node.settings.addresses.get(place).filter(|addr| !addr.is_empty());
+        let addr = known.or(self.genesis.addresses.get(place)).cloned().unwrap_or_default();
+        NodeInfo { node_id: id, addr, qrank: 0 }
     }
 
     /// Brings the configuration into line with the roster, if it is not and a step is possible.
@@ -63,8 +75,21 @@ impl Member {
             return;
         }
         let current = self.core.config().current.clone();
+        let is_here = |who: Identity| who == node.identity() || node.is_linked(who);
+        // A learner came in place of a member that was not heard of, and is gone itself now that
+        // the other one is back.
+        let overtaken = |learner: &ConfigMember| {
+            let former = |other: &ConfigMember| {
+                let other = other.identity;
+                other.node == learner.identity.node && other != learner.identity && is_here(other)
+            };
+            learner.rank == 0 && current.iter().any(former)
+        };
         let wanted = |member: &ConfigMember| {
             let rank = node.roster.rank(member.identity.node)?;
+            if overtaken(member) {
+                return None;
+            }
             let rank = if member.rank == 0 { 0 } else { rank };
             Some(ConfigMember { identity: member.identity, rank })
         };
