@@ -200,8 +200,8 @@ pub enum CallError {
          its outcome by its id before calling again"
     )]
     InDoubt(TransactionId),
-    /// Nothing can be logged now. The call reached no leader.
-    #[error("no quorum: {reason}; the call was not run, call again once there is a quorum")]
+    /// Nothing can be logged now.
+    #[error("no quorum: {reason}; nothing was written, call again once there is a quorum")]
     NoQuorum {
         /// Why, for people.
         reason: String,

@@ -123,22 +123,37 @@ fn a_digest_of_another_epoch_or_of_a_stranger_counts_for_nothing() {
 #[cfg(feature = "planted-bugs")]
 mod planted {
     use super::*;
+    use std::sync::Arc;
+
     use quorate_cluster::replica::ReplicaBug;
+    use quorate_cluster::{CallContext, CallError, FreshError, Freshness};
     use quorate_cluster::{ClusterError, ClusterEvent, QuorumReason};
     use quorate_consensus::NodeId;
-    use quorate_engine::{CommitError, Outcome};
+    use quorate_engine::{CommitError, Error, Index, Outcome, Transaction};
+    use quorate_schema::Value;
 
     fn start(ranks: &[u32], wrong: u32) -> Mini {
         start_with(ranks, wrong, 1 << 20)
     }
 
     fn start_with(ranks: &[u32], wrong: u32, log_keep_bytes: usize) -> Mini {
-        Mini::start_with(ranks, |settings| {
+        let mini = Mini::start_with(ranks, |settings| {
             settings.log_keep_bytes = log_keep_bytes;
             if settings.identity.node == NodeId(wrong) {
                 settings.bug = Some(ReplicaBug::LosesTheTenth);
             }
-        })
+        });
+        for node in &mini.nodes {
+            node.procedures.register("note", Arc::new(note));
+        }
+        mini
+    }
+
+    /// Writes a fact.
+    fn note(tx: &Transaction<'_>, args: &[u8], _: &CallContext<'_>) -> Result<Vec<u8>, Error> {
+        let name = String::from_utf8_lossy(args).into_owned();
+        tx.insert_values("Fact", &[("name", Value::Text(name))])?;
+        Ok(Vec::new())
     }
 
     fn diverged(mini: &Mini, node: usize) -> bool {
@@ -335,18 +350,121 @@ mod planted {
         assert!((0..3).all(|node| mini.nodes[node].finished.is_none()));
     }
 
-    /// A learner decides nothing and sees no dispute: the leader tells it.
+    /// Who has not heard of a dispute is told by the leader.
     #[test]
-    fn planted_a_learner_is_refused_by_the_leader() {
+    fn planted_a_node_that_sees_no_dispute_is_refused_by_the_leader() {
         for wrong in 0..2 {
             let mut mini = start(&[1, 1, 0], wrong);
+            mini.hold(|_, to, message| to == 2 && matches!(message, PeerMessage::Digest { .. }));
             commit_until(&mut mini, 2, |mini| disputes(mini, 0) && disputes(mini, 1));
             mini.run(100);
             assert!(mini.nodes[2].replica.status().quorum && !disputes(&mini, 2));
             refuses(&mut mini, 2, "from the learner");
-            mini.run(100);
+            let reader = mini.ask(2, Freshness::Linearizable, 300);
+            mini.run(301);
+            let answer = &mini.nodes[2].fresh[&reader];
+            assert!(matches!(answer, Err(FreshError::NoQuorum { .. })), "{answer:?}");
             assert!((0..3).all(|node| !mini.nodes[node].knows("from the learner")));
+            mini.release();
+            mini.run(1);
+            assert!(disputes(&mini, 2), "a learner sees that of the others");
         }
+    }
+
+    fn read(mini: &mut Mini, node: usize, freshness: Freshness) -> Result<Index, FreshError> {
+        let token = mini.ask(node, freshness, 5_000);
+        mini.run(100);
+        mini.nodes[node].fresh.remove(&token).unwrap()
+    }
+
+    fn is_disputed(answer: &Result<Index, FreshError>) -> bool {
+        let Err(FreshError::NoQuorum { reason: QuorumReason::Disputed { .. } }) = answer else {
+            return false;
+        };
+        true
+    }
+
+    #[test]
+    fn planted_a_disputed_node_confirms_no_read_and_takes_no_call() {
+        let mut mini = disputed(1, 1 << 20);
+        for node in 0..2 {
+            let answer = read(&mut mini, node, Freshness::Linearizable);
+            assert!(is_disputed(&answer), "{answer:?}");
+            let shown = mini.nodes[node].database.visible_index();
+            assert_eq!(read(&mut mini, node, Freshness::Local), Ok(shown));
+            assert_eq!(read(&mut mini, node, Freshness::AtLeast(shown)), Ok(shown));
+            let call = mini.call(node, "note", b"called");
+            match mini.called(node, call) {
+                Err(CallError::NoQuorum { reason }) => assert!(reason.contains("find out which")),
+                other => panic!("{other:?}"),
+            }
+        }
+        mini.link(2, 0);
+        mini.link(2, 1);
+        mini.run_until("the third decides", |mini| diverged(mini, 1));
+        mini.run_until("a leader", |mini| mini.leader().is_some_and(|node| node != 1));
+        assert!(read(&mut mini, 0, Freshness::Linearizable).is_ok());
+    }
+
+    /// A reader who knows how far this node must come is not answered from a state that turns out
+    /// on the way to be disputed.
+    #[test]
+    fn planted_a_confirmed_read_is_not_answered_from_a_disputed_state() {
+        let leader = start(&[1, 1, 1], 9).leader().unwrap();
+        let (wrong, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        let mut mini = start(&[1, 1, 1], wrong as u32);
+        let other_digests = move |from, to, message: &PeerMessage| {
+            (from, to) == (other, wrong) && matches!(message, PeerMessage::Digest { .. })
+        };
+        mini.hold(move |from, to, message| {
+            let core = (from, to) == (leader, wrong) && matches!(message, PeerMessage::Core(_));
+            core || other_digests(from, to, message)
+        });
+        let last = |mini: &Mini| mini.nodes[leader].replica.core().unwrap().last().0;
+        while last(&mini) < EntryIndex(DIGEST_INTERVAL) {
+            let number = last(&mini).0;
+            mini.submit(leader, &format!("fact {number}"));
+            mini.settle();
+        }
+        let reader = mini.ask(wrong, Freshness::Linearizable, 5_000);
+        mini.settle();
+        assert!(!mini.nodes[wrong].fresh.contains_key(&reader), "it is not here yet");
+        mini.hold(other_digests);
+        mini.settle();
+        assert!(disputes(&mini, wrong) && mini.nodes[wrong].finished.is_none());
+        let answer = &mini.nodes[wrong].fresh[&reader];
+        assert!(is_disputed(answer), "{answer:?}");
+        mini.release();
+        mini.settle();
+        assert!(diverged(&mini, wrong));
+    }
+
+    /// What ran on a state that became disputed is not logged, and what waits does not run.
+    #[test]
+    fn planted_a_batch_of_calls_is_not_logged_in_a_dispute() {
+        let mut mini = start(&[1, 1, 1], 1);
+        mini.cut(2, 0);
+        mini.cut(2, 1);
+        mini.run_until("a leader", |mini| mini.leader().is_some_and(|node| node != 2));
+        let leader = mini.leader().unwrap();
+        mini.hold_batches = true;
+        let out = mini.call(leader, "note", b"out");
+        mini.settle();
+        let waits = mini.call(1 - leader, "note", b"waits");
+        mini.settle();
+        assert_eq!(mini.nodes[leader].batches.len(), 1);
+        commit_until(&mut mini, 0, |mini| disputes(mini, 0) && disputes(mini, 1));
+        mini.run(10);
+        assert!(mini.nodes[1 - leader].called[&waits].is_err());
+        let log = mini.nodes[leader].replica.core().unwrap().last();
+        assert!(mini.run_batch(leader));
+        mini.run(100);
+        for (node, id) in [(leader, out), (1 - leader, waits)] {
+            let answer = mini.nodes[node].called[&id].clone();
+            assert!(matches!(answer, Err(CallError::NoQuorum { .. })), "{answer:?}");
+        }
+        assert_eq!(mini.nodes[leader].replica.core().unwrap().last(), log);
+        assert!(mini.nodes[leader].batches.is_empty());
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! it loses often, what it uses is reserved for it, as for any transaction.
 //!
 //! What runs belongs to this term: a leader that steps down hands all its calls back, and pays no
-//! attention to the batch that is out.
+//! attention to the batch that is out. While its state is disputed (`digests`) nothing runs or is
+//! logged: all calls are refused.
 //!
 //! Invariant: a call is in one place of `waiting`, `running` and the log, since `take_call` looks
 //! in all three.
@@ -160,6 +161,9 @@ impl Member {
 
     /// Lets the waiting calls run, unless some do, or what they must see is not applied.
     pub(super) fn run_calls(&mut self, node: &mut Node) {
+        if self.digests.is_disputed() {
+            return self.refuse_waiting_calls(node);
+        }
         let Some(leading) = &mut self.leading else { return };
         let calls = &leading.calls;
         if calls.running.is_some() || calls.waiting.is_empty() {
@@ -189,6 +193,18 @@ impl Member {
         node.output(Output::Run(CallBatch { number, time_floor_ms, calls: requests }));
     }
 
+    /// Who waits hears of the dispute; those given up meanwhile have their fate from the fence.
+    fn refuse_waiting_calls(&mut self, node: &mut Node) {
+        let Some(leading) = &mut self.leading else { return };
+        let term = leading.term();
+        let mut calls = std::mem::take(&mut leading.calls.waiting);
+        calls.retain(|call| leading.knows(node, call.id) == Outcome::Unknown);
+        (leading.calls.attempts, leading.calls.alone) = (0, 0);
+        for call in calls {
+            self.refuse(node, call.from, call.id, term, RefusalReason::Disputed);
+        }
+    }
+
     /// A batch was run.
     pub(in super::super) fn ran(&mut self, node: &mut Node, ran: RanBatch) {
         let Some(leading) = &mut self.leading else { return };
@@ -207,7 +223,7 @@ impl Member {
         let rest = calls.split_off(ran.answers.len());
         leading.calls.again(rest);
         let given_up = |call: &Waiting| leading.knows(node, call.id) != Outcome::Unknown;
-        if calls.iter().any(given_up) {
+        if calls.iter().any(given_up) || self.digests.is_disputed() {
             return leading.calls.again(calls);
         }
         let RanBatch { time_ms, answers, submission, .. } = ran;

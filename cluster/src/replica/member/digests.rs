@@ -16,10 +16,11 @@
 //! * A quorum, this node among it, has the same: all before is settled. Members with another one
 //!   are named by [`ClusterEvent::Diverged`].
 //! * No quorum has the same, and two members with a rank differ: the state is **disputed**. Until a
-//!   quorum agrees the node refuses to commit; a leader takes no request any more, and gives nobody
-//!   new its state or a rank. It goes on leading: what it took before is committed, so that members
-//!   that lag come to the entry and decide. Orderly stops go on, too. Where one of many is wrong
-//!   this lasts until the digests of the others arrive, about a round trip.
+//!   quorum agrees the node refuses to commit, to call and to read what is surely the newest; a
+//!   leader takes no request any more, logs no batch, confirms no reads, and gives nobody new its
+//!   state or a rank. It goes on leading: what it logged before is committed, so that members that
+//!   lag come to the entry and decide. Orderly stops go on, too. Where one of many is wrong this
+//!   lasts until the digests of the others arrive, about a round trip.
 //!
 //! So a wrong state is found within about an interval, if what is wrong is in the digest. Not seen
 //! is a difference that a majority of rank shares, one that was handed on with an image before it
@@ -153,11 +154,11 @@ impl Digests {
             if all.values().any(|digest| is_of_quorum(*digest)) {
                 return Err(own.index);
             }
-            let differs = |(who, digest): &(&Identity, &u128)| {
-                **digest != own.digest && config.rank_of(**who) > 0
-            };
-            let others: Vec<NodeId> = all.iter().filter(differs).map(|(who, _)| who.node).collect();
-            if !others.is_empty() && config.rank_of(identity) > 0 {
+            let ranked = all.iter().filter(|(who, _)| config.rank_of(**who) > 0);
+            let found: BTreeSet<u128> = ranked.clone().map(|(_, digest)| *digest).collect();
+            if found.len() > 1 {
+                let others = ranked.filter(|(_, digest)| **digest != own.digest);
+                let others = others.map(|(who, _)| who.node).collect();
                 self.dispute.get_or_insert(Dispute { index: own.index, others });
             }
         }
@@ -305,10 +306,16 @@ mod tests {
         assert_eq!(digests.hear(identity(2), EntryIndex(32), 9), 1);
         assert_eq!(digests.judge(identity(0), &three), Ok(()));
         assert_eq!(digests.dispute(), None);
-        // What a learner has decides nothing and is no dispute.
+        // What a learner has decides nothing and is no dispute, not even to itself.
         let mut alone = self::digests(&[(32, 9)], &[(1, 32, 5)]);
-        assert_eq!(alone.judge(identity(0), &config(&[1, 0, 1])), Ok(()));
-        assert_eq!(alone.dispute(), None);
+        for ranks in [[1, 0, 1], [0, 1, 1]] {
+            assert_eq!(alone.judge(identity(0), &config(&ranks)), Ok(()));
+            assert_eq!(alone.dispute(), None);
+        }
+        // It sees that of others.
+        alone.hear(identity(2), EntryIndex(32), 9);
+        assert_eq!(alone.judge(identity(0), &config(&[0, 1, 1])), Ok(()));
+        assert_eq!(alone.dispute(), Some((Index(320), vec![NodeId(1)])));
     }
 
     #[test]

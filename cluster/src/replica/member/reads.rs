@@ -20,6 +20,9 @@
 //! So all of it is in front of the index, and the reader begins when this node has applied that
 //! far. An entry of a later term serves as well, should the index have been cut off uncommitted.
 //!
+//! A node whose state is disputed (`digests`) refuses these readers, and a disputed leader answers
+//! nobody: the index would be right, and what stands behind it not.
+//!
 //! Readers who come while a question is under way share the next one. The leader gathers all
 //! questions that come while a round is under way into one next round. A question may be asked
 //! again, of any leader: every answer to it is of a moment after it first left.
@@ -219,6 +222,17 @@ impl Reads {
         tokens
     }
 
+    /// The readers who want to be sure that nothing newer is elsewhere.
+    fn take_linearizable(&mut self) -> Vec<u64> {
+        let wants = self.readers.iter().filter(|(_, reader)| reader.index.is_none());
+        let mut tokens: Vec<u64> = wants.map(|(token, _)| *token).collect();
+        if !tokens.is_empty() {
+            tokens.retain(|token| self.remove(*token).is_some());
+            self.forget_gone();
+        }
+        tokens
+    }
+
     fn take_all(&mut self) -> Vec<u64> {
         self.deadlines.clear();
         std::mem::take(&mut self.readers).into_keys().collect()
@@ -282,6 +296,7 @@ impl Member {
 
     /// What follows for readers from any input.
     pub(super) fn settle_reads(&mut self, node: &mut Node) {
+        self.refuse_disputed_reads(node);
         if !self.reads.is_asking() {
             return;
         }
@@ -298,6 +313,17 @@ impl Member {
             self.ask_leader(node, leader, number);
         }
         self.start_read_round(node);
+    }
+
+    /// What this node would show may be wrong.
+    fn refuse_disputed_reads(&mut self, node: &mut Node) {
+        if !self.digests.is_disputed() {
+            return;
+        }
+        for token in self.reads.take_linearizable() {
+            let reason = self.quorum_reason(node);
+            node.fresh(token, Err(FreshError::NoQuorum { reason }));
+        }
     }
 
     /// Another leader is known, or the same one again: what was asked may be lost.
@@ -327,7 +353,8 @@ impl Member {
     }
 
     fn start_read_round(&mut self, node: &mut Node) {
-        if !self.is_leading() || !self.core.has_committed_in_term() {
+        let disputed = self.digests.is_disputed();
+        if !self.is_leading() || !self.core.has_committed_in_term() || disputed {
             return;
         }
         let Some(number) = self.reads.form_round(self.core.commit()) else { return };
@@ -340,6 +367,9 @@ impl Member {
 
     /// The core confirmed a round: everybody in it gets the index.
     pub(super) fn read_ready(&mut self, node: &mut Node, number: u64, index: EntryIndex) {
+        if self.digests.is_disputed() {
+            return self.read_refused(number);
+        }
         let Some(round) = self.reads.round.take_if(|round| round.number == number) else { return };
         assert!(index >= round.commit, "read index {index:?} is behind {:?}", round.commit);
         let index = if index_is_commit(node) { round.commit } else { index };
@@ -366,6 +396,7 @@ impl Member {
         if self.reads.readers.is_empty() {
             return;
         }
+        self.refuse_disputed_reads(node);
         let visible = node.applier.applied();
         for token in self.reads.take_ready(self.applied_entry, self.applied_term, visible) {
             node.fresh(token, Ok(visible));
