@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::{Body, Core, EntryIndex, Identity, Role, Term};
+use quorate_consensus::{Body, Core, EntryIndex, Identity, Message, MessageBody, Role, Term};
 use quorate_engine::Index;
 
 /// Everything seen so far.
@@ -107,13 +107,7 @@ impl Checker {
     fn check_votes(&mut self, core: &Core) -> Result<(), String> {
         let (identity, hard) = (core.identity(), core.hard_state());
         if let Some(candidate) = hard.vote {
-            let first = *self.votes.entry((hard.term, identity)).or_insert(candidate);
-            if first != candidate {
-                return Err(format!(
-                    "in {:?} {identity:?} voted for {first:?}, then for {candidate:?}",
-                    hard.term
-                ));
-            }
+            self.note_vote(hard.term, identity, candidate)?;
         }
         if core.role() != Role::Leader || !self.elected.insert((hard.term, identity)) {
             return Ok(());
@@ -123,6 +117,41 @@ impl Checker {
             return Ok(());
         }
         Err(format!("{identity:?} leads {:?} without the votes of a quorum", hard.term))
+    }
+
+    /// Takes a node at its word, which is sent before anybody could look at the node again.
+    ///
+    /// # Errors
+    /// It voted twice.
+    pub fn hear(&mut self, from: Identity, to: Identity, said: &Message) -> Result<(), String> {
+        match &said.body {
+            MessageBody::VoteAnswer { granted: true, .. } => self.note_vote(said.term, from, to)?,
+            MessageBody::Append { entries, commit, .. } => {
+                for entry in entries {
+                    self.holders.entry((entry.index, entry.term)).or_default().insert(from);
+                }
+                self.highest = self.highest.max(*commit);
+            }
+            MessageBody::AppendAnswer { matched, accepted: true, .. } => {
+                let held = self.images.entry(from).or_default();
+                *held = (*held).max(*matched);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_vote(
+        &mut self,
+        term: Term,
+        voter: Identity,
+        candidate: Identity,
+    ) -> Result<(), String> {
+        let first = *self.votes.entry((term, voter)).or_insert(candidate);
+        if first == candidate {
+            return Ok(());
+        }
+        Err(format!("in {term:?} {voter:?} voted for {first:?}, then for {candidate:?}"))
     }
 
     fn note_holder(&mut self, core: &Core) {

@@ -184,6 +184,10 @@ impl Mix {
             self.burst_every_ms = 0;
             // A limit below an election is no test of progress.
             self.commit_limit_ms = 5_000;
+            // An image in a thousand pieces, one a round trip beside commits, takes longer than the
+            // progress of whoever needs it may.
+            self.image_piece_bytes = self.image_piece_bytes.max(2_000);
+            self.image_piece_objects = self.image_piece_objects.max(8);
         }
     }
 }

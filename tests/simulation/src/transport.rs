@@ -15,7 +15,6 @@ use quorate_consensus::Identity;
 
 use crate::bugs::Planted;
 use crate::network::{LinkId, Path, Segment};
-use crate::node::Process;
 use crate::world::{Event, World};
 
 /// A link as one of its ends sees it.
@@ -104,10 +103,11 @@ fn framed(message: &PeerMessage, stamp: Stamp) -> Vec<u8> {
 impl World {
     /// One process dials another, or tries to.
     pub(crate) fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
+        // An address is dialled, not a process: whoever of the node is there gets the call.
+        let (a, b) = (self.of_node_there(a), self.of_node_there(b));
         let (low, high) = (self.node_of(a), self.node_of(b));
         let (dialled, dialler) = if low < high { (a, b) } else { (b, a) };
-        let up = |process: &Option<Process>| process.as_ref().is_some_and(|p| !p.ended);
-        if low == high || !up(&self.nodes[a]) || !up(&self.nodes[b]) {
+        if low == high || !self.is_there(a) || !self.is_there(b) {
             return Ok(());
         }
         // Whoever listens at a node's address is the one that was there first.
@@ -140,6 +140,17 @@ impl World {
         self.replay_old(link, a, b);
         self.link_up(dialled, dialler, link)?;
         self.link_up(dialler, dialled, link)
+    }
+
+    fn is_there(&self, slot: usize) -> bool {
+        self.nodes[slot].as_ref().is_some_and(|process| !process.ended)
+    }
+
+    /// The slot, or that of its node's other process if only that one is there.
+    fn of_node_there(&self, slot: usize) -> usize {
+        let half = self.nodes.len() / 2;
+        let other = (slot + half) % self.nodes.len();
+        if !self.is_there(slot) && self.is_there(other) { other } else { slot }
     }
 
     /// Whether a process would have heard from the other end by now, by pings at least.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quorate_cluster::RanBatch;
-use quorate_cluster::replica::Input;
+use quorate_cluster::replica::{Input, Output, PeerMessage};
 use quorate_consensus::{EntryIndex, Identity, Role};
 use quorate_engine::{CommitOptions, CommitPath, TransactionId};
 use quorate_schema::Dictionary;
@@ -549,11 +549,25 @@ impl World {
         let Some(process) = &mut self.nodes[slot] else { return Ok(()) };
         let mut outputs = Vec::new();
         process.replica.step(process.clock.local(now), input, &mut outputs);
+        if outputs.iter().any(|output| matches!(output, Output::Finished(_))) {
+            self.hear_last_words(slot, &outputs)?;
+        }
         for output in outputs {
             self.obey(slot, output)?;
         }
         self.look(slot)?;
         self.plan_wake(slot);
+        Ok(())
+    }
+
+    /// What a process did in the step that ended it shows in what it says only.
+    fn hear_last_words(&mut self, slot: usize, outputs: &[Output]) -> Result<(), String> {
+        let Some(process) = &self.nodes[slot] else { return Ok(()) };
+        for output in outputs {
+            if let Output::Send { to, message: PeerMessage::Core(message) } = output {
+                self.checker.hear(process.identity, *to, message)?;
+            }
+        }
         Ok(())
     }
 
