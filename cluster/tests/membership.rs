@@ -549,6 +549,25 @@ fn a_learner_that_was_forgotten_when_its_former_self_left_may_come_again() {
 }
 
 #[test]
+fn a_voter_that_lost_its_place_to_one_that_died_may_come_again() {
+    let (mut mini, leader, former) = learner_in_place();
+    mini.release();
+    mini.link(2, 1 - leader);
+    mini.run_until("ready", |mini| ready(mini, 2));
+    assert_eq!(mini.nodes[leader].replica.core().unwrap().config().rank_of(former.identity), 0);
+    (0..2).for_each(|other| mini.cut(2, other));
+    mini.nodes.pop();
+    let identity = former.identity;
+    mini.nodes.push(former);
+    (0..2).for_each(|other| mini.link(2, other));
+    mini.run_until("ready again", |mini| {
+        let config = mini.nodes[leader].replica.core().unwrap().config().clone();
+        ready(mini, 2) && config.rank_of(identity) == 1
+    });
+    mini.commit(2, "by the former self");
+}
+
+#[test]
 fn a_removed_node_whose_vote_is_needed_is_in_reach_of_newcomers_too() {
     let mut mini = Mini::start(&[1, 1, 1]);
     if mini.leader() == Some(2) {

@@ -31,6 +31,7 @@ impl Member {
         if !self.is_leading() || !self.core.has_committed_in_term() || disputed {
             return;
         }
+        self.note_former_members(node);
         let joiners: Vec<Identity> = self.joiners.keys().copied().collect();
         for joiner in joiners {
             if !node.is_linked(joiner) {
@@ -43,6 +44,20 @@ impl Member {
             self.admit_one(node, joiner);
         }
         self.reconcile(node);
+    }
+
+    /// A member whose place another self of its node took while it was not heard of cannot know
+    /// that, so it does not ask. Now that it is linked, the other one is gone.
+    fn note_former_members(&mut self, node: &Node) {
+        for link in node.links.values() {
+            let former = matches!(link.standing, Some(Standing::Member(..)))
+                && !self.core.config().contains(link.identity)
+                && !self.farewell.wants_out(link.identity)
+                && node.roster.rank(link.identity.node).is_some();
+            if former {
+                self.joiners.entry(link.identity).or_default();
+            }
+        }
     }
 
     fn admit_one(&mut self, node: &mut Node, joiner: Identity) {

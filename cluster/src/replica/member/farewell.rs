@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::{Identity, Ticks};
+use quorate_consensus::{Config, Identity, Ticks};
 
 use super::super::api::{ClusterEvent, Output};
 use super::super::message::{PeerMessage, Request};
@@ -30,8 +30,8 @@ const LINGER_MS: Ticks = 2_000;
 pub(super) struct Farewell {
     /// Stopped or departed, in the applied log.
     in_log: BTreeSet<Identity>,
-    /// Incarnations that asked to be taken out, or were. None of them ever comes back; what asks to
-    /// be taken in was said before.
+    /// Incarnations that asked to be taken out, or were and left their node's place empty. None of
+    /// them ever comes back; what asks to be taken in was said before.
     leaving: BTreeSet<Identity>,
     /// Peers that saw the end.
     goodbyes: BTreeSet<Identity>,
@@ -68,9 +68,14 @@ impl Farewell {
         self.in_log.contains(&identity)
     }
 
-    /// These are not members any more.
-    pub(super) fn removed(&mut self, identities: impl Iterator<Item = Identity>) {
-        self.leaving.extend(identities);
+    /// The configuration became another one. A voter that is out left, if its place is empty.
+    /// Whoever had no rank yet, or lost its place to another incarnation of its node, did not ask
+    /// for that and may be the one that lives: it may ask to be taken in again.
+    pub(super) fn configured(&mut self, before: &Config, config: &Config) {
+        let members = config.identities();
+        let has_place = |who: &Identity| members.iter().any(|member| member.node == who.node);
+        let voters = before.identities().into_iter().filter(|who| before.rank_of(*who) > 0);
+        self.leaving.extend(voters.filter(|who| !has_place(who)));
     }
 
     pub(super) fn wants_out(&self, identity: Identity) -> bool {

@@ -162,14 +162,8 @@ impl Member {
                 let before = std::mem::replace(&mut self.applied_config, config.clone());
                 let mut removed = before.identities();
                 removed.retain(|who| !config.contains(*who));
-                // A learner that came in place of another self of its node did not ask to go, and
-                // may come again; who did ask is known already.
-                let in_place = |who: &Identity| {
-                    let other = |other: &Identity| other.node == who.node && other != who;
-                    before.rank_of(*who) == 0 && before.identities().iter().any(other)
-                };
-                let left = removed.iter().filter(|who| !in_place(who));
-                self.farewell.removed(left.copied());
+                self.farewell.configured(&before, config);
+                self.joiners.retain(|who, _| !removed.contains(who));
                 self.tell_removed(node, &removed);
                 self.forget_former_members();
                 // Who has its rank wants nothing more; it would ask again.
