@@ -549,6 +549,40 @@ fn a_learner_that_was_forgotten_when_its_former_self_left_may_come_again() {
 }
 
 #[test]
+fn a_newcomer_that_went_away_does_not_keep_the_last_voter() {
+    let mut mini = Mini::start(&[1]);
+    changed(&mini.operate_now(0, add("second:1", 1)));
+    mini.boot(settings(1, &[1, 1]));
+    mini.hold(|_, _, message| matches!(message, PeerMessage::Image(_)));
+    mini.link(1, 0);
+    mini.run_until("a newcomer", |mini| ranks(mini, 0) == [(0, 1), (1, 0)]);
+    mini.cut(1, 0);
+    mini.run_until("it is given up", |mini| ranks(mini, 0) == [(0, 1)]);
+    mini.step(0, Input::Detach);
+    mini.run_until("the last one is out", |mini| mini.nodes[0].finished.is_some());
+    assert!(matches!(mini.nodes[0].finished, Some(Ok(()))));
+}
+
+#[test]
+fn a_newcomer_that_was_given_up_may_come_again() {
+    let mut mini = four();
+    let leader = mini.leader().unwrap();
+    (0..3).for_each(|node| mini.cut(3, node));
+    let mut again = settings(3, &[1, 1, 1, 2]);
+    again.identity = Identity::new(3, 999);
+    mini.boot(again);
+    mini.hold(|_, to, message| to == 3 && matches!(message, PeerMessage::Image(_)));
+    (0..3).for_each(|node| mini.link(3, node));
+    mini.run_until("a newcomer", |mini| ranks(mini, leader).contains(&(3, 0)));
+    (0..3).for_each(|node| mini.cut(3, node));
+    mini.release();
+    mini.run_until("it is given up", |mini| !ranks(mini, leader).contains(&(3, 0)));
+    (0..3).for_each(|node| mini.link(3, node));
+    mini.run_until("ready", |mini| ready(mini, 3));
+    mini.commit(3, "by the newcomer");
+}
+
+#[test]
 fn a_voter_that_lost_its_place_to_one_that_died_may_come_again() {
     let (mut mini, leader, former) = learner_in_place();
     mini.release();

@@ -116,7 +116,8 @@ impl Farewell {
         node.now - *self.alone_since.get_or_insert(node.now)
     }
 
-    fn silent_for(&mut self, node: &Node, peer: Identity) -> Ticks {
+    /// For how long a peer has not been linked, ms, as far as this node looked.
+    pub(super) fn silent_for(&mut self, node: &Node, peer: Identity) -> Ticks {
         if node.is_linked(peer) {
             return 0;
         }

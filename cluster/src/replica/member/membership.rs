@@ -85,9 +85,10 @@ impl Member {
             };
             learner.rank == 0 && current.iter().any(former)
         };
+        let given_up = self.lost_newcomers(node, &current);
         let wanted = |member: &ConfigMember| {
             let rank = node.roster.rank(member.identity.node)?;
-            if overtaken(member) {
+            if overtaken(member) || given_up.contains(&member.identity) {
                 return None;
             }
             let rank = if member.rank == 0 { 0 } else { rank };
@@ -112,6 +113,19 @@ impl Member {
                 return;
             }
         }
+    }
+
+    /// Newcomers that went away before they got their rank. A last voter that wants to leave would
+    /// wait for each; one that is back asks anew.
+    fn lost_newcomers(&mut self, node: &Node, current: &[ConfigMember]) -> Vec<Identity> {
+        let limit = node.settings.departed_after_ms;
+        let newcomers = current.iter().filter(|member| {
+            member.rank == 0 && node.roster.rank(member.identity.node).is_some_and(|rank| rank > 0)
+        });
+        newcomers
+            .map(|member| member.identity)
+            .filter(|who| *who != node.identity() && self.farewell.silent_for(node, *who) >= limit)
+            .collect()
     }
 
     /// An operator wants another node to lead.
