@@ -150,6 +150,7 @@ impl From<CommitError> for OutcomeError {
             CommitError::Stopped => Self::Stopped,
             CommitError::NotListening => Self::NotListening,
             CommitError::InDoubt(_) => Self::TimedOut,
+            CommitError::Rejected { reason } => Self::Refused { reason },
             other => Self::Refused { reason: other.to_string() },
         }
     }

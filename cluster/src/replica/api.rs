@@ -279,6 +279,23 @@ pub enum ClusterEvent {
     Joined(NodeId),
     /// The node left the configuration.
     Left(NodeId),
+    /// An operator added the node, removed it, or gave it another rank or address; or this node
+    /// learned of that only now, with the cluster's state. It is logged, and what counts follows as
+    /// soon as it safely can: [`Joined`](Self::Joined), [`Left`](Self::Left),
+    /// [`RankChanged`](Self::RankChanged).
+    RosterChanged {
+        /// Which. Its address comes with the event.
+        node: NodeId,
+        /// The rank it is to have; none if it is not to be a member any more.
+        rank: Option<u32>,
+    },
+    /// The node's rank, which counts in every quorum, is another now.
+    RankChanged {
+        /// Which.
+        node: NodeId,
+        /// Its rank.
+        rank: u32,
+    },
     /// Another leader, or none.
     LeaderChanged(Option<NodeId>),
     /// This node and those it is connected to have a quorum, with so much of the rank.
@@ -322,6 +339,8 @@ impl ClusterEvent {
             | Self::Departed(node)
             | Self::DuplicateNode(node)
             | Self::Diverged(node)
+            | Self::RosterChanged { node, .. }
+            | Self::RankChanged { node, .. }
             | Self::StateTransfer { node, .. } => Some(node),
             Self::LeaderChanged(leader) => leader,
             _ => None,

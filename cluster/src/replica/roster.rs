@@ -141,6 +141,22 @@ impl Roster {
         ids.zip(&self.nodes).filter_map(|(id, node)| Some((id, node.as_ref()?)))
     }
 
+    /// The nodes that were not listed like this before, with the rank they have here; none if they
+    /// are not listed. Addresses that no operator set are each node's own matter.
+    pub fn changed_from(&self, before: &Roster) -> Vec<(NodeId, Option<u32>)> {
+        let same = |old: Option<&RosterNode>, new: Option<&RosterNode>| match (old, new) {
+            (Some(old), Some(new)) => {
+                old.rank == new.rank && (old.addr == new.addr || !new.revised)
+            }
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        (0..self.nodes.len().max(before.nodes.len()) as u32)
+            .map(NodeId)
+            .filter(|id| !same(before.get(*id), self.get(*id)))
+            .map(|id| (id, self.rank(id)))
+            .collect()
+    }
+
     /// Makes a change. The same everywhere: a function of the roster and the change alone.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 
 use quorate_consensus::{Identity, Input as CoreInput, Member as ConfigMember, NodeId};
 
-use super::super::api::Output;
+use super::super::api::{ClusterEvent, Output};
 use super::super::message::PeerMessage;
 use super::super::node::Node;
 use super::super::roster::{Roster, RosterChange};
@@ -20,19 +20,23 @@ impl Member {
     /// An applied entry changes the roster. The leader checked it against the roster behind all
     /// earlier entries, so it can be made here too; one that cannot changes nothing, everywhere.
     pub(super) fn change_roster(&mut self, node: &mut Node, change: &RosterChange) {
+        let before = node.roster.clone();
         if node.roster.apply(change).is_ok() {
-            self.roster_changed(node);
+            self.roster_changed(node, &before);
         }
     }
 
     /// An image brings the roster along.
     pub(super) fn adopt_roster(&mut self, node: &mut Node, roster: Roster) {
-        node.roster = roster;
-        self.roster_changed(node);
+        let before = std::mem::replace(&mut node.roster, roster);
+        self.roster_changed(node, &before);
     }
 
-    pub(super) fn roster_changed(&mut self, node: &mut Node) {
+    fn roster_changed(&mut self, node: &mut Node, before: &Roster) {
         self.list_nodes(node);
+        for (changed, rank) in node.roster.changed_from(before) {
+            node.event(ClusterEvent::RosterChanged { node: changed, rank });
+        }
         let removed = |identity: &Identity| node.roster.is_removed(identity.node);
         self.joiners.retain(|joiner, _| !removed(joiner));
     }

@@ -30,7 +30,7 @@ mod reads;
 mod requests;
 mod transfer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use quorate_consensus::{
     Config, Core, EntryIndex, HardState, Identity, Input as CoreInput, Message, Role, Start, Term,
@@ -101,7 +101,7 @@ pub(super) struct Member {
 struct Announced {
     leader: Option<Identity>,
     quorum: bool,
-    members: BTreeSet<Identity>,
+    members: BTreeMap<Identity, u32>,
 }
 
 /// Where a member's log begins.
@@ -155,8 +155,7 @@ impl Member {
             configured: false,
             end: None,
         };
-        node.roster = roster;
-        member.roster_changed(node);
+        member.adopt_roster(node, roster);
         member.note_end();
         if node.vetoed {
             member.drive(node, CoreInput::Veto { on: true });
@@ -387,20 +386,29 @@ impl Member {
         if self.applied_config.next.is_some() {
             return;
         }
-        let wanted = |identity: Identity| node.roster.rank(identity.node);
-        let members: BTreeSet<Identity> = (self.applied_config.current.iter())
-            .filter(|member| member.rank > 0 || wanted(member.identity) == Some(0))
-            .map(|member| member.identity)
+        let before = &self.announced.members;
+        // Who waits for its first rank has not joined yet; a learner that is to get one has.
+        let is_in = |identity: Identity, rank: u32| {
+            rank > 0 || before.contains_key(&identity) || node.roster.rank(identity.node) == Some(0)
+        };
+        let members: BTreeMap<Identity, u32> = (self.applied_config.current.iter())
+            .filter(|member| is_in(member.identity, member.rank))
+            .map(|member| (member.identity, member.rank))
             .collect();
-        if members == self.announced.members {
+        if members == *before {
             return;
         }
-        let holds = |set: &BTreeSet<Identity>, node| set.iter().any(|member| member.node == node);
-        for joined in members.difference(&self.announced.members) {
-            node.event(ClusterEvent::Joined(joined.node));
+        for (identity, &rank) in &members {
+            match before.get(identity) {
+                None => node.event(ClusterEvent::Joined(identity.node)),
+                Some(former) if *former != rank => {
+                    node.event(ClusterEvent::RankChanged { node: identity.node, rank });
+                }
+                Some(_) => {}
+            }
         }
-        for left in self.announced.members.difference(&members) {
-            if !holds(&members, left.node) {
+        for left in before.keys() {
+            if members.keys().all(|member| member.node != left.node) {
                 node.event(ClusterEvent::Left(left.node));
             }
         }

@@ -65,7 +65,7 @@ impl Member {
         let refused = if node.ending != Ending::No {
             Some(AdminError::Stopped)
         } else if !self.may_commit(node) {
-            Some(AdminError::NoQuorum { reason: self.missing(node) })
+            Some(AdminError::NoQuorum { reason: self.quorum_reason(node).to_string() })
         } else {
             None
         };
@@ -181,7 +181,7 @@ impl Member {
         } else if self.handover.is_some() {
             Some(AdminError::Busy)
         } else if !self.core.connected_quorum() {
-            Some(AdminError::NoQuorum { reason: self.missing(node) })
+            Some(AdminError::NoQuorum { reason: self.quorum_reason(node).to_string() })
         } else if !voter {
             let reason = "it has no rank in the configuration".to_string();
             Some(AdminError::CannotLead { node: to, reason })
@@ -232,14 +232,6 @@ impl Member {
     /// True while an operator waits for something of this node.
     pub(super) fn has_errands(&self) -> bool {
         self.handover.is_some() || !self.effects.is_empty()
-    }
-
-    /// What keeps this node from committing, in words.
-    pub(super) fn missing(&self, node: &Node) -> String {
-        if node.vetoed {
-            return "the quorum callback forbids commits here".into();
-        }
-        "this node is not connected to more than half of the rank".into()
     }
 }
 
