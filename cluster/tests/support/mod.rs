@@ -6,6 +6,7 @@ pub mod mini;
 pub mod proxy;
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,10 +36,18 @@ pub fn dictionary() -> Dictionary {
     Dictionary::parse(DDL).unwrap()
 }
 
-/// Addresses that were free a moment ago.
+/// Addresses that were free a moment ago, and that the system gives to nobody who wants just any:
+/// neither to a proxy, nor as a connection's own end. Processes begin at different places.
 pub fn free_addresses(count: usize) -> Vec<String> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(64);
+    let candidates = (0..20_000).map(|_| {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        format!("127.0.0.1:{}", 10_000 + begin.wrapping_add(tried) % 20_000)
+    });
+    let free = candidates.filter_map(|addr| TcpListener::bind(addr).ok());
+    let listeners: Vec<TcpListener> = free.take(count).collect();
+    assert_eq!(listeners.len(), count, "no port is free");
     listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
