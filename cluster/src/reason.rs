@@ -83,7 +83,10 @@ impl fmt::Display for QuorumReason {
             Self::LeaderSilent { leader } => {
                 write!(f, "node {leader} leads and did not get through with it in time; try again")
             }
-            Self::Vetoed => f.write_str("the quorum callback of this node forbids it"),
+            Self::Vetoed => f.write_str(
+                "the quorum callback of this node forbids it; commit on another node, or once the \
+                 callback allows it",
+            ),
             Self::NoState => {
                 f.write_str("this node does not hold the cluster's state yet; wait until it joined")
             }
@@ -111,5 +114,31 @@ impl fmt::Display for Nodes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<String> = self.0.iter().map(|node| format!("node {node}")).collect();
         f.write_str(&ids.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_to_refuse_says_what_would_cure_it() {
+        let node = NodeId(2);
+        let not_connected =
+            QuorumReason::NotConnected { missing: vec![node], connected_rank: 1, total_rank: 3 };
+        for (reason, cure) in [
+            (not_connected, "start them or mend the network"),
+            (QuorumReason::NoLeader { term: 4 }, "try again"),
+            (QuorumReason::LeaderAway { leader: node }, "try again"),
+            (QuorumReason::LeaderSilent { leader: node }, "try again"),
+            (QuorumReason::Vetoed, "commit on another node"),
+            (QuorumReason::NoState, "wait until it joined"),
+            (QuorumReason::Disputed { index: Index(9), others: vec![node] }, "start the nodes"),
+            (QuorumReason::Full { in_flight: 8 }, "try again"),
+        ] {
+            let text = reason.to_string();
+            let (what, cures) = text.split_once([';', ',']).unwrap();
+            assert!(!what.is_empty() && cures.contains(cure), "{text}");
+        }
     }
 }

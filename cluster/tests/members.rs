@@ -5,7 +5,9 @@
 
 mod support;
 
-use quorate_cluster::{AdminError, ClusterError, Database};
+use std::sync::Mutex;
+
+use quorate_cluster::{AdminError, ClusterError, ClusterEvent, Database, NodeInfo};
 use quorate_consensus::NodeId;
 use support::{Cluster, add, amount, eventually, free_addresses, open, params};
 
@@ -72,6 +74,38 @@ fn a_fourth_node_is_added_moved_and_removed_while_the_others_go_on() {
     assert_eq!(ranks(cluster.db(0)), [(0, 1), (1, 1), (2, 1)]);
     let unknown = operator(cluster.db(0)).set_rank(fourth, 1);
     assert_eq!(unknown, Err(AdminError::UnknownNode { node: fourth }));
+    cluster.stop();
+}
+
+static HEARD: Mutex<Vec<(ClusterEvent, NodeInfo)>> = Mutex::new(Vec::new());
+
+#[test]
+fn a_callback_hears_of_changed_members_with_their_addresses() {
+    let cluster = Cluster::start_with(&[1, 1, 1], |params| {
+        let listens = params.node_id == 1;
+        let note = |event: &ClusterEvent, info: &NodeInfo| {
+            HEARD.lock().unwrap().push((event.clone(), info.clone()));
+        };
+        if listens { params.with_notify(note) } else { params }
+    });
+    let hears = |wanted: ClusterEvent, addr: &str| {
+        eventually("an event", || {
+            let heard = HEARD.lock().unwrap();
+            heard.iter().any(|(event, info)| *event == wanted && info.addr == addr)
+        });
+    };
+    let third = NodeId(2);
+    let former = cluster.addresses[2].clone();
+    operator(cluster.db(0)).set_rank(third, 2).unwrap();
+    hears(ClusterEvent::RosterChanged { node: third, rank: Some(2) }, &former);
+    hears(ClusterEvent::RankChanged { node: third, rank: 2 }, &former);
+    let [elsewhere, fourth]: [String; 2] = free_addresses(2).try_into().unwrap();
+    operator(cluster.db(0)).add_node(&fourth, 0).unwrap();
+    hears(ClusterEvent::RosterChanged { node: NodeId(3), rank: Some(0) }, &fourth);
+    operator(cluster.db(0)).remove_node(NodeId(3)).unwrap();
+    hears(ClusterEvent::RosterChanged { node: NodeId(3), rank: None }, &fourth);
+    operator(cluster.db(0)).set_address(third, &elsewhere).unwrap();
+    hears(ClusterEvent::RosterChanged { node: third, rank: Some(2) }, &elsewhere);
     cluster.stop();
 }
 

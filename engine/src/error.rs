@@ -153,7 +153,7 @@ pub enum CommitError {
     },
     /// Somebody asked for the outcome of the transaction before it had one, and was told that it
     /// will never commit.
-    #[error("{0} was given up by whoever asked for its outcome; nothing was written")]
+    #[error("{0} was given up by whoever asked for its outcome; nothing was written, run it again")]
     Fenced(TransactionId),
     /// Whoever orders the commits could not read the transaction. It entered no log.
     #[error("{reason}; nothing was written, run the same version on all nodes")]
