@@ -34,11 +34,13 @@ pub enum Planted {
     FenceNotRemembered,
     /// A batch of calls that lost against the log is logged all the same.
     LostBatchLogged,
+    /// A commit that waits for every live node does not wait for one of them.
+    AllLiveIgnoresOne,
 }
 
 impl Planted {
     /// All of them, each with the number of seeds within which it must be found.
-    pub const ALL: [(Planted, u64); 15] = [
+    pub const ALL: [(Planted, u64); 16] = [
         (Planted::EarlyCommitWithoutTerm, 2_000),
         (Planted::EarlyCommitWithoutQuorum, 500),
         (Planted::StaleIncarnation, 500),
@@ -54,6 +56,7 @@ impl Planted {
         (Planted::ReadIndexIsCommit, 1_000),
         (Planted::FenceNotRemembered, 500),
         (Planted::LostBatchLogged, 500),
+        (Planted::AllLiveIgnoresOne, 500),
     ];
 
     /// The name on the command line.

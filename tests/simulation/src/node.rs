@@ -199,6 +199,7 @@ fn plant(mut settings: ReplicaSettings, bug: Option<Planted>) -> ReplicaSettings
         Some(Planted::AnyTermAccepted) => Some(ReplicaBug::AnyTermAccepted),
         Some(Planted::ReadIndexIsCommit) => Some(ReplicaBug::ReadIndexIsCommit),
         Some(Planted::FenceNotRemembered) => Some(ReplicaBug::FenceNotRemembered),
+        Some(Planted::AllLiveIgnoresOne) => Some(ReplicaBug::AllLiveIgnoresOne),
         _ => None,
     };
     settings

@@ -3,7 +3,7 @@
 use quorate_cluster::ClusterError;
 use quorate_cluster::replica::{Output, PeerMessage};
 use quorate_cluster::wire::Stamp;
-use quorate_engine::{CommitError, Index, Outcome, TransactionId};
+use quorate_engine::{Acknowledged, CommitError, Index, Outcome, TransactionId};
 
 use crate::world::{Event, World};
 
@@ -15,7 +15,8 @@ impl World {
                 Ok(())
             }
             Output::Complete { id, result } => {
-                self.completed(slot, id, &result.map(|acknowledged| acknowledged.index))
+                let result = self.acknowledged(slot, result)?;
+                self.completed(slot, id, &result)
             }
             Output::Settled { id, committed } => {
                 self.in_doubt.remove(&id);
@@ -88,6 +89,55 @@ impl World {
                 self.after(wait, Event::Break { a: slot, b: peer, link });
             }
         }
+    }
+
+    /// The index of what committed, wherever else it is applied.
+    ///
+    /// # Errors
+    /// It was said to be applied where it is not, or not waited for where it should have been.
+    fn acknowledged(
+        &mut self,
+        slot: usize,
+        result: Result<Acknowledged, CommitError>,
+    ) -> Result<Result<Index, CommitError>, String> {
+        match result {
+            Ok(Acknowledged { index, applied_by }) => {
+                if let Some(nodes) = applied_by {
+                    self.report.everywhere += 1;
+                    self.check_everywhere(slot, index, &nodes)?;
+                }
+                Ok(Ok(index))
+            }
+            Err(CommitError::NotEverywhere { index, .. }) => {
+                self.report.not_everywhere += 1;
+                Ok(Ok(index))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Looks at every ready member, but for nodes that ever had two processes at a time: of those
+    /// nobody can tell which one is meant.
+    fn check_everywhere(&self, slot: usize, index: Index, nodes: &[u32]) -> Result<(), String> {
+        let here = self.nodes[slot].as_ref().ok_or("a dead node answered")?;
+        let config = here.replica.core().map(|core| core.committed_config().1);
+        let count = self.nodes.len() / 2;
+        for other in (0..count).filter(|other| *other != slot && self.lives[count + other] == 0) {
+            let Some(process) = &self.nodes[other] else { continue };
+            let member = config.is_some_and(|config| config.contains(process.identity));
+            let has = process.database.applier().applied() >= index;
+            if has || !member || !process.was_ready {
+                continue;
+            }
+            let who = process.identity;
+            if nodes.contains(&(other as u32)) {
+                return Err(format!("{index:?} is not applied at {who:?}, which is listed"));
+            }
+            if here.up.get(&other).is_some_and(|end| end.peer == who) {
+                return Err(format!("{index:?} is not applied at {who:?}, a live member"));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn completed(

@@ -25,6 +25,10 @@ pub struct Report {
     pub in_doubt_settled: u64,
     /// Linearizable reads that were served.
     pub fresh_reads: u64,
+    /// Commits that waited for every live node, and were applied on each.
+    pub everywhere: u64,
+    /// Such commits that were not, in time.
+    pub not_everywhere: u64,
     /// Outcomes that a fence made final.
     pub outcomes_fenced: u64,
     /// Calls of procedures acknowledged with their answer.
@@ -168,7 +172,8 @@ impl Report {
             "images" | "images_broken" | "joint_configs" | "rejoins" | "leader_crashes" => 20,
             "corrupted" | "doubles_let_in" | "liveness" => 10,
             "resubmissions" | "duplicates" | "repeats" | "images_resumed" => 5,
-            "fresh_reads" => 100,
+            "fresh_reads" | "everywhere" => 100,
+            "not_everywhere" => 5,
             "outcomes_fenced" | "calls_done" => 20,
             "in_doubt_committed" | "batches_lost" => 1,
             _ => 0,
@@ -196,6 +201,8 @@ impl Report {
             ("in_doubt_committed", &mut self.in_doubt_committed),
             ("in_doubt_settled", &mut self.in_doubt_settled),
             ("fresh_reads", &mut self.fresh_reads),
+            ("everywhere", &mut self.everywhere),
+            ("not_everywhere", &mut self.not_everywhere),
             ("outcomes_fenced", &mut self.outcomes_fenced),
             ("calls_done", &mut self.calls_done),
             ("batches_lost", &mut self.batches_lost),

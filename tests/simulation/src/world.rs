@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use quorate_cluster::RanBatch;
 use quorate_cluster::replica::{Input, Output, PeerMessage};
 use quorate_consensus::{EntryIndex, Identity, Role};
-use quorate_engine::{CommitOptions, CommitPath, TransactionId};
+use quorate_engine::{Acknowledge, CommitOptions, CommitPath, TransactionId};
 use quorate_schema::Dictionary;
 
 use crate::bugs::Planted;
@@ -89,6 +89,9 @@ const RECOVERY_LIMIT_MS: u64 = 30_000;
 
 /// How long a client of the core may see nothing committed in liveness mode, ms of the world.
 const PROGRESS_LIMIT_MS: u64 = 6_000;
+
+/// Of so many transactions one waits until every live node has applied it.
+const EVERYWHERE_EACH: u64 = 16;
 
 /// How many operations a node has open at most.
 const OPEN_MAX: usize = 6;
@@ -520,7 +523,11 @@ impl World {
         let take = || path.take();
         match self.history.begin(&mut self.rng, &self.mix, who, connection, take)? {
             Some((_, submission)) => {
-                self.step(slot, Input::Submit(submission, CommitOptions::default()))
+                let everywhere = submission.id.sequence % EVERYWHERE_EACH == 0;
+                let acknowledge =
+                    if everywhere { Acknowledge::AllLive } else { Acknowledge::Quorum };
+                let options = CommitOptions::default().acknowledge(acknowledge);
+                self.step(slot, Input::Submit(submission, options))
             }
             None => Ok(()),
         }
