@@ -6,8 +6,9 @@
 //! * a link that is up stays up when its node's address changes; the next one goes to the new one;
 //! * a removed node is told what waits to be told, then its link is ended, and it is refused from
 //!   then on;
-//! * ids beyond the list are refused, unless this node has no list of a cluster yet and the other
-//!   side has: then it may be right.
+//! * ids beyond the list are refused, unless their node belongs to this node's cluster, or to one
+//!   when this node belongs to none: then it may have been added while this node was away. It may
+//!   even lead, and then nobody else can say so.
 
 use mio::Token;
 use quorate_consensus::{Identity, NodeId, Ticks};
@@ -136,7 +137,8 @@ impl Transport {
             Place::Removed => return Err(RejectReason::Removed),
             Place::At(_) => {}
             Place::Unlisted => {
-                let may_know_more = theirs.cluster_id != 0 && !self.has_roster;
+                let same = theirs.cluster_id == ours.cluster_id;
+                let may_know_more = theirs.cluster_id != 0 && (same || !self.has_roster);
                 if !may_know_more || node.0 as usize >= NODE_IDS_MAX {
                     return Err(RejectReason::UnknownNode { nodes: ours.node_count });
                 }

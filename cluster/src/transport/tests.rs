@@ -195,16 +195,31 @@ fn a_newcomer_with_an_old_list_takes_a_members_word_for_more_nodes() {
     net.stamp(two, 7, 0, 0);
     let zero = net.open(0, 10, &["a", "b"]);
     net.until_linked(zero, two);
-    // Once it has the cluster's list it believes that alone.
+    // Once it has the cluster's list it takes a newcomer's word for nothing.
     net.stamp(zero, 7, 0, 0);
     net.set_nodes(zero, &[Some("a"), Some("b"), Some("c")]);
     let three = net.open(3, 13, &["a", "b", "c", "d"]);
-    net.stamp(three, 7, 0, 0);
     net.until("a refusal", |ends| {
         ends[2].refusal(0) == Some(RejectReason::UnknownNode { nodes: 3 })
     });
     assert!(net.ends[zero].is_linked(&net.ends[two]));
     assert!(!net.ends[zero].is_linked(&net.ends[three]));
+}
+
+#[test]
+fn a_member_that_was_away_links_to_one_that_was_added_meanwhile() {
+    let mut net = Net::new();
+    let away = net.open(0, 10, &["a", "b"]);
+    net.stamp(away, 7, 0, 0);
+    net.set_nodes(away, &[Some("a"), Some("b")]);
+    // The one that was added may lead: who refuses it hears nothing more.
+    let added = net.open(2, 12, &["a", "b", "c"]);
+    net.stamp(added, 7, 0, 0);
+    net.set_nodes(added, &[Some("a"), Some("b"), Some("c")]);
+    net.until_linked(away, added);
+    net.set_nodes(away, &[Some("a"), Some("b"), Some("c")]);
+    net.turns(TURNS_LONG);
+    assert_eq!(net.ends[away].downs() + net.ends[added].downs(), 0);
 }
 
 #[test]
