@@ -116,15 +116,16 @@ impl World {
         }
     }
 
-    /// Looks at every ready member, but for nodes that ever had two processes at a time: of those
-    /// nobody can tell which one is meant.
+    /// Looks at every ready member with a rank, but for nodes that ever had two processes at a time:
+    /// of those nobody can tell which one is meant. A learner counts from when it is heard to hold
+    /// the state, and nobody here knows when that is.
     fn check_everywhere(&self, slot: usize, index: Index, nodes: &[u32]) -> Result<(), String> {
         let here = self.nodes[slot].as_ref().ok_or("a dead node answered")?;
         let config = here.replica.core().map(|core| core.committed_config().1);
         let count = self.nodes.len() / 2;
         for other in (0..count).filter(|other| *other != slot && self.lives[count + other] == 0) {
             let Some(process) = &self.nodes[other] else { continue };
-            let member = config.is_some_and(|config| config.contains(process.identity));
+            let member = config.is_some_and(|config| config.rank_of(process.identity) > 0);
             let has = process.database.applier().applied() >= index;
             if has || !member || !process.was_ready {
                 continue;
