@@ -13,7 +13,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::{Body, Core, EntryIndex, Identity, Message, MessageBody, Role, Term};
+use quorate_consensus::{
+    Body, Config, Core, Entry, EntryIndex, Identity, Message, MessageBody, Role, Term,
+};
 use quorate_engine::Index;
 
 /// Everything seen so far.
@@ -50,7 +52,7 @@ impl Checker {
         self.votes.retain(|(_, voter), _| *voter != identity);
     }
 
-    /// The orderly end begins: quorums of holders are not checked any more.
+    /// The orderly end begins: quorums of holders and voters are not checked any more.
     pub fn end_begins(&mut self) {
         self.ending = true;
     }
@@ -112,8 +114,11 @@ impl Checker {
         if core.role() != Role::Leader || !self.elected.insert((hard.term, identity)) {
             return Ok(());
         }
+        if self.ending {
+            return Ok(()); // who votes and ends in one step shows its vote to nobody
+        }
         let voted = |who| self.votes.get(&(hard.term, who)) == Some(&identity);
-        if core.config().is_quorum(voted) {
+        if electors(core).is_quorum(voted) {
             return Ok(());
         }
         Err(format!("{identity:?} leads {:?} without the votes of a quorum", hard.term))
@@ -219,4 +224,20 @@ impl Checker {
         let who = self.holders.get(&(place, term));
         Err(format!("{:?} committed {place:?} of {term:?}, held by {who:?} only", core.identity()))
     }
+}
+
+/// The configuration that elected a leader. One that needs nobody else may have proposed another
+/// one by the end of that very step.
+fn electors(core: &Core) -> &Config {
+    let kept = || core.entries_from(EntryIndex(0));
+    let config = |entry: &'_ Entry| matches!(entry.body, Body::Config(_));
+    if !kept().any(|entry| entry.term == core.term() && config(entry)) {
+        return core.config();
+    }
+    let before = kept().filter(|entry| entry.term < core.term());
+    let newest = before.filter_map(|entry| match &entry.body {
+        Body::Config(config) => Some(config),
+        _ => None,
+    });
+    newest.last().unwrap_or(core.committed_config().1)
 }

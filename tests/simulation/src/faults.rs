@@ -30,10 +30,12 @@ pub(crate) enum Fault {
     Burst,
     /// A node's clock jumps ahead.
     Jump,
+    /// An operator asks a node for something.
+    Operator,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 9] = [
+    pub(crate) const ALL: [Fault; 10] = [
         Fault::Crash,
         Fault::Partition,
         Fault::Cut,
@@ -43,6 +45,7 @@ impl Fault {
         Fault::Double,
         Fault::Burst,
         Fault::Jump,
+        Fault::Operator,
     ];
 }
 
@@ -62,6 +65,7 @@ impl World {
             Fault::Double => self.mix.double_every_ms,
             Fault::Burst => self.mix.burst_every_ms,
             Fault::Jump => self.mix.jump_every_ms,
+            Fault::Operator => self.mix.operate_every_ms,
         }
     }
 
@@ -79,6 +83,7 @@ impl World {
             Fault::Double => self.double(),
             Fault::Burst => self.burst(),
             Fault::Jump => self.jump(),
+            Fault::Operator => self.operate()?,
         }
         self.plan_fault(fault);
         Ok(())
@@ -153,7 +158,7 @@ impl World {
                 return false;
             }
         }
-        any
+        any && (self.mix.operate_every_ms == 0 || self.has_sure_quorum(Some(victim), None))
     }
 
     fn crash(&mut self, slot: usize) {
@@ -176,6 +181,7 @@ impl World {
         let process = self.nodes[slot].take().expect("a process to bury");
         self.report.add_counters(&process.replica.counters());
         self.history.crashed((slot as u64, self.lives[slot]));
+        self.operators.crashed((slot, self.lives[slot]), self.now);
         for peer in 0..self.nodes.len() {
             self.break_link(slot, peer, 3);
         }

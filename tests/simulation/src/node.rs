@@ -10,12 +10,14 @@ use quorate_cluster::wire::Stamp;
 use quorate_consensus::Identity;
 use quorate_engine::{
     Access, BeginError, CommitError, CommitOptions, CommitPath, CommitTicket, Connection, Database,
-    DatabaseParams, Submission, TransactionId,
+    DatabaseParams, Index, Submission, TransactionId,
 };
 use quorate_schema::Dictionary;
 
 use crate::bugs::Planted;
 use crate::clock::Clock;
+use crate::judging::Place;
+use crate::operators::Listed;
 use crate::options::Mix;
 use crate::transport::End;
 
@@ -42,6 +44,14 @@ pub(crate) struct Process {
     pub(crate) procedures: Procedures,
     /// The links it takes for up, by node.
     pub(crate) up: BTreeMap<usize, End>,
+    /// Whom it looks for and takes in, by id: as it was started, then as the cluster says.
+    pub(crate) places: Vec<Place>,
+    /// The cluster said so.
+    pub(crate) has_roster: bool,
+    /// When it dials those again that refused it, by slot.
+    pub(crate) redials: BTreeMap<usize, u64>,
+    /// The index at which its roster was looked at last.
+    pub(crate) roster_seen: Option<Index>,
     /// What it stamps frames with, but for the connection's epoch.
     pub(crate) stamp: Stamp,
     pub(crate) clock: Clock,
@@ -53,13 +63,15 @@ pub(crate) struct Process {
     pub(crate) ended: bool,
     pub(crate) was_ready: bool,
     pub(crate) led: bool,
+    /// It led in the middle of a change of members.
+    pub(crate) was_joint: bool,
 }
 
 /// A commit path that takes the submission and does not wait: the simulator is one thread, and
 /// hears of the outcome from the replica.
 #[derive(Default)]
 pub(crate) struct Capture {
-    origin: u128,
+    origin: Mutex<u128>,
     sequence: AtomicU64,
     low_water: AtomicU64,
     taken: Mutex<Vec<Submission>>,
@@ -73,6 +85,11 @@ impl Capture {
     /// Sequences below this are settled.
     pub(crate) fn set_low_water(&self, low_water: u64) {
         self.low_water.store(low_water, Ordering::Relaxed);
+    }
+
+    /// What it submits comes from another incarnation from now on.
+    pub(crate) fn set_origin(&self, origin: u128) {
+        *self.origin.lock().expect("one thread, no poison") = origin;
     }
 
     pub(crate) fn newest_sequence(&self) -> u64 {
@@ -98,7 +115,8 @@ impl CommitPath for Capture {
     fn next_id(&self) -> (TransactionId, u64) {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let low_water = self.low_water.load(Ordering::Relaxed).clamp(1, sequence);
-        (TransactionId { origin: self.origin, sequence }, low_water)
+        let origin = *self.origin.lock().expect("one thread, no poison");
+        (TransactionId { origin, sequence }, low_water)
     }
 }
 
@@ -106,17 +124,19 @@ impl Process {
     pub(crate) fn start(
         identity: Identity,
         mix: &Mix,
+        list: &[Listed],
         bug: Option<Planted>,
         dictionary: &Dictionary,
         seed: u128,
         (now, clock): (u64, Clock),
     ) -> Self {
-        let path = Arc::new(Capture { origin: identity.incarnation.0, ..Capture::default() });
+        let origin = Mutex::new(identity.incarnation.0);
+        let path = Arc::new(Capture { origin, ..Capture::default() });
         let params = database_params(bug);
         let database = Database::open_with("simulation", dictionary.clone(), params, path.clone())
             .expect("the simulation's own parameters are good");
         let connection = database.connect().expect("the first connection");
-        let settings = settings(identity, mix, bug);
+        let settings = settings(identity, mix, list, bug);
         let dictionary = Arc::new(dictionary.clone());
         let replica =
             Replica::new(settings, database.applier(), dictionary, seed, clock.local(now));
@@ -128,6 +148,10 @@ impl Process {
             path,
             procedures: crate::calls::procedures(),
             up: BTreeMap::new(),
+            places: vec![Place::Listed; list.len()],
+            has_roster: false,
+            redials: BTreeMap::new(),
+            roster_seen: None,
             stamp: Stamp::default(),
             clock,
             wake_at: u64::MAX,
@@ -136,11 +160,17 @@ impl Process {
             ended: false,
             was_ready: false,
             led: false,
+            was_joint: false,
         }
     }
 }
 
-fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSettings {
+fn settings(
+    identity: Identity,
+    mix: &Mix,
+    list: &[Listed],
+    bug: Option<Planted>,
+) -> ReplicaSettings {
     let core = quorate_consensus::Settings {
         max_append_bytes: mix.append_bytes,
         max_in_flight: 4,
@@ -148,8 +178,8 @@ fn settings(identity: Identity, mix: &Mix, bug: Option<Planted>) -> ReplicaSetti
     };
     let settings = ReplicaSettings {
         identity,
-        ranks: mix.ranks.clone(),
-        addresses: (0..mix.ranks.len()).map(|node| format!("node{node}:7000")).collect(),
+        ranks: list.iter().map(|listed| listed.rank).collect(),
+        addresses: list.iter().map(|listed| listed.addr.clone()).collect(),
         core,
         window_bytes: 4_000,
         window_transactions: mix.window_transactions,

@@ -65,8 +65,10 @@ pub struct Mix {
     pub burst_every_ms: u64,
     /// Mean time between clocks that jump ahead; 0 for none.
     pub jump_every_ms: u64,
-    /// Chance that a new leader is cut off within its first messages: what it managed to say by
-    /// then is what elections after it must respect.
+    /// Mean time between operators' requests; 0 for none.
+    pub operate_every_ms: u64,
+    /// Chance that a new leader, or one that began a joint change, is cut off within its first
+    /// messages: what it managed to say by then is what elections after it must respect.
     pub trap: u64,
     /// Bytes of entries in one append: little makes every entry travel alone.
     pub append_bytes: usize,
@@ -144,6 +146,7 @@ impl Mix {
             double_every_ms: sometimes(rng, 500, 5_000),
             burst_every_ms: sometimes(rng, 1_000, 5_000),
             jump_every_ms: sometimes(rng, 500, 5_000),
+            operate_every_ms: sometimes(rng, 100, 1_000),
             trap: sometimes(rng, 300_000, 900_000),
             append_bytes: *rng.pick(&[1, 1, 4_000]),
             transaction_every_ms: rng.between(5, 40),

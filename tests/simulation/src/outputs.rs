@@ -5,6 +5,7 @@ use quorate_cluster::replica::{Output, PeerMessage};
 use quorate_cluster::wire::Stamp;
 use quorate_engine::{Acknowledged, CommitError, Index, Outcome, TransactionId};
 
+use crate::judging::Place;
 use crate::world::{Event, World};
 
 impl World {
@@ -17,6 +18,10 @@ impl World {
             Output::Complete { id, result } => {
                 let result = self.acknowledged(slot, result)?;
                 self.completed(slot, id, &result)
+            }
+            Output::Settled { id, .. } if self.operators.settled(id) => {
+                self.raise_low_water(slot);
+                Ok(())
             }
             Output::Settled { id, committed } => {
                 self.in_doubt.remove(&id);
@@ -31,11 +36,9 @@ impl World {
                 Ok(())
             }
             Output::Stamp { cluster_id, epoch } => {
-                if let Some(process) = &mut self.nodes[slot] {
-                    process.stamp = Stamp { cluster_id, epoch, ..process.stamp };
-                }
-                Ok(())
+                self.stamped(slot, Stamp { cluster_id, epoch, connection_epoch: 0 })
             }
+            Output::Reborn { identity } => self.reborn(slot, identity),
             Output::EndRefused(_) => {
                 self.note(|| format!("node {slot} may not leave"));
                 // It holds all the rank: it goes on, and asks again when the others have left.
@@ -46,7 +49,17 @@ impl World {
                 Ok(())
             }
             Output::Finished(result) => self.finished(slot, result),
-            Output::Nodes(_) | Output::Through { .. } => Ok(()),
+            Output::Nodes(nodes) => {
+                let places = nodes.iter().map(|node| match node {
+                    Some(info) if info.addr.is_empty() => Place::Unlisted,
+                    Some(_) => Place::Listed,
+                    None => Place::Removed,
+                });
+                self.list_changed(slot, places.collect());
+                Ok(())
+            }
+            Output::AdminAnswer { token, answer } => self.admin_answered(slot, token, &answer),
+            Output::Through { .. } => Ok(()),
             Output::Run(batch) => self.run_batch(slot, &batch),
             Output::Called { id, result } => self.called(slot, id, result),
             Output::Fresh { token, result } => {
@@ -57,11 +70,14 @@ impl World {
                 self.report.outcomes_fenced += u64::from(result == Ok(Outcome::NotCommitted));
                 self.waits.outcome_answered(id, &result)
             }
-            other => Err(format!("an output that nobody asked for: {other:?}")),
         }
     }
 
-    fn finished(&mut self, slot: usize, result: Result<(), ClusterError>) -> Result<(), String> {
+    pub(crate) fn finished(
+        &mut self,
+        slot: usize,
+        result: Result<(), ClusterError>,
+    ) -> Result<(), String> {
         let process = self.nodes[slot].as_mut().ok_or("a dead node finished")?;
         process.ended = true;
         self.note(|| format!("node {slot} ends: {result:?}"));
@@ -72,11 +88,13 @@ impl World {
             self.after(wait, Event::Gone { slot, life });
             return match result {
                 Ok(()) | Err(ClusterError::NoQuorum) => Ok(()),
+                Err(ClusterError::Removed) => self.removed_heard(slot),
                 Err(error) => Err(format!("node {slot} ended: {error}")),
             };
         }
         match result {
             Err(ClusterError::NoQuorum) if self.leaving => Ok(()),
+            Err(ClusterError::Removed) => self.removed_heard(slot),
             result => result.map_err(|error| format!("node {slot} ended: {error}")),
         }
     }
@@ -116,9 +134,9 @@ impl World {
         }
     }
 
-    /// Looks at every ready member with a rank, but for nodes that ever had two processes at a time:
-    /// of those nobody can tell which one is meant. A learner counts from when it is heard to hold
-    /// the state, and nobody here knows when that is.
+    /// Looks at every ready member with a rank, but for nodes that ever had two processes at a
+    /// time: of those nobody can tell which one is meant. A learner counts from when it is heard to
+    /// hold the state, and nobody here knows when that is.
     fn check_everywhere(&self, slot: usize, index: Index, nodes: &[u32]) -> Result<(), String> {
         let here = self.nodes[slot].as_ref().ok_or("a dead node answered")?;
         let config = here.replica.core().map(|core| core.committed_config().1);
@@ -176,8 +194,9 @@ impl World {
     fn raise_low_water(&mut self, slot: usize) {
         let who = (slot as u64, self.lives[slot]);
         let Some(process) = &self.nodes[slot] else { return };
-        let doubtful = self.in_doubt.keys().any(|id| id.origin == process.identity.incarnation.0);
-        if !doubtful && self.history.open(who) == 0 {
+        let origin = process.identity.incarnation.0;
+        let doubtful = self.in_doubt.keys().any(|id| id.origin == origin);
+        if !doubtful && !self.operators.has_unsettled(origin) && self.history.open(who) == 0 {
             process.path.set_low_water(process.path.newest_sequence() + 1);
         }
     }

@@ -109,6 +109,20 @@ pub struct Report {
     pub dependencies: u64,
     /// Histories judged by the outside checker too.
     pub judged_twice: u64,
+    /// Operators' changes of the roster that were answered as done.
+    pub roster_changes: u64,
+    /// Ranks among them.
+    pub ranks_changed: u64,
+    /// New nodes among them.
+    pub nodes_added: u64,
+    /// Nodes taken out among them.
+    pub nodes_removed: u64,
+    /// Leaders that operators chose.
+    pub transfers_done: u64,
+    /// Operators' requests that were refused, or not done in time.
+    pub operators_refused: u64,
+    /// Nodes that gave up what they held for a newer epoch.
+    pub reborn: u64,
     /// Runs in liveness mode.
     pub liveness: u64,
     /// The longest time without a commit at a client of the core in liveness mode, ms.
@@ -175,6 +189,9 @@ impl Report {
             "fresh_reads" | "everywhere" => 100,
             "not_everywhere" => 5,
             "outcomes_fenced" | "calls_done" => 20,
+            "roster_changes" => 40,
+            "ranks_changed" | "nodes_added" | "transfers_done" => 10,
+            "nodes_removed" | "joint_leader_losses" => 5,
             "in_doubt_committed" | "batches_lost" => 1,
             _ => 0,
         };
@@ -243,6 +260,13 @@ impl Report {
             ("half_open", &mut self.half_open),
             ("dependencies", &mut self.dependencies),
             ("judged_twice", &mut self.judged_twice),
+            ("roster_changes", &mut self.roster_changes),
+            ("ranks_changed", &mut self.ranks_changed),
+            ("nodes_added", &mut self.nodes_added),
+            ("nodes_removed", &mut self.nodes_removed),
+            ("transfers_done", &mut self.transfers_done),
+            ("operators_refused", &mut self.operators_refused),
+            ("reborn", &mut self.reborn),
             ("liveness", &mut self.liveness),
             ("longest_gap_ms", &mut self.longest_gap_ms),
         ]

@@ -14,6 +14,7 @@ use quorate_cluster::wire::{
 use quorate_consensus::Identity;
 
 use crate::bugs::Planted;
+use crate::judging::Place;
 use crate::network::{LinkId, Path, Segment};
 use crate::world::{Event, World};
 
@@ -122,7 +123,13 @@ impl World {
         if walled || paused || process.up.contains_key(&to) {
             return Ok(()); // it dials again when a wall falls or its link breaks
         }
+        if process.places.get(to) != Some(&Place::Listed) {
+            return Ok(()); // it knows nobody there
+        }
         let identity = process.identity;
+        if !self.is_welcome(dialled, dialler)? {
+            return Ok(());
+        }
         let there = self.nodes[dialled].as_ref().expect("up");
         if let Some(end) = there.up.get(&from).filter(|end| end.peer != identity) {
             if self.is_heard(dialled, end) {

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::faults::Fault;
 use crate::network::{LinkId, Network, Path};
 use crate::node::{DDL, Process};
+use crate::operators::{ADDED_MAX, Operators};
 use crate::options::{Mix, Options};
 use crate::report::{Failure, Report};
 use crate::rng::Rng;
@@ -65,6 +66,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) history: History,
     pub(crate) waits: Waits,
+    pub(crate) operators: Operators,
     checker: Checker,
     pub(crate) report: Report,
     /// Everybody was there once: faults may begin in liveness mode.
@@ -125,8 +127,10 @@ impl World {
     fn new(seed: u64, options: &Options) -> Self {
         let mut rng = Rng::new(seed);
         let mix = Mix::choose(&mut rng);
-        let count = mix.ranks.len();
+        let count = mix.ranks.len() + ADDED_MAX;
+        let operators = Operators::new(&mix.ranks);
         Self {
+            operators,
             rng,
             mix,
             options: options.clone(),
@@ -157,7 +161,7 @@ impl World {
         let mix = self.mix.clone();
         self.note(|| format!("{mix:?}"));
         self.slow_some_ways();
-        for slot in 0..self.nodes.len() / 2 {
+        for slot in 0..mix.ranks.len() {
             let wait = self.rng.below(200);
             self.after(wait, Event::Restart { slot });
         }
@@ -211,15 +215,17 @@ impl World {
 
     /// Once calm: a process whose place another one took, under the same id, is not taken in again.
     /// Whoever runs it has to start it anew.
-    fn sweep(&mut self) {
+    fn sweep(&mut self) -> Result<(), String> {
         if self.stopping {
-            return;
+            return Ok(());
         }
+        self.after(1_000, Event::Sweep);
+        self.sweep_removed()?;
         let cores = self.nodes.iter().flatten().filter_map(|process| process.replica.core());
         let newest = cores.max_by_key(|core| core.commit());
         let Some((commit, config)) = newest.map(|core| (core.commit(), core.config().clone()))
         else {
-            return;
+            return Ok(());
         };
         let out: Vec<usize> = (0..self.nodes.len())
             .filter(|slot| {
@@ -235,7 +241,7 @@ impl World {
             self.bury(*slot);
             self.after(1, Event::Restart { slot: *slot });
         }
-        self.after(1_000, Event::Sweep);
+        Ok(())
     }
 
     /// Walls fall: what waited behind them goes on, who was cut off dials.
@@ -267,7 +273,9 @@ impl World {
     /// Every node is there once with rank and leader, holds the same, and nothing is under way.
     fn is_whole(&self) -> bool {
         let count = self.nodes.len() / 2;
-        let mut applied = (0..count).map(|node| {
+        let listed = |node: &usize| self.operators.lists(*node);
+        let gone = |node: usize| self.nodes[node].is_none() && self.nodes[count + node].is_none();
+        let mut applied = (0..count).filter(listed).map(|node| {
             let process = match (&self.nodes[node], &self.nodes[count + node]) {
                 (Some(process), None) | (None, Some(process)) => process,
                 _ => return None,
@@ -277,12 +285,15 @@ impl World {
         let Some(Some(first)) = applied.next() else { return false };
         let whos = (0..self.nodes.len()).map(|slot| (slot as u64, self.lives[slot]));
         applied.all(|index| index == Some(first))
+            && (0..count).filter(|node| !listed(node)).all(gone)
+            && self.roster_in_force()
             && self.report.acknowledged > 0
             && whos.into_iter().all(|who| self.history.open(who) == 0)
     }
 
     fn check_end(&mut self) -> Result<(), String> {
         self.waits.settle(&mut self.history)?;
+        self.operators.explain()?;
         for process in self.nodes.iter_mut().flatten() {
             self.history
                 .check(&mut process.connection)
@@ -407,7 +418,7 @@ impl World {
             Event::Resume { slot } => self.connect_from(slot, 0..self.nodes.len()),
             Event::EndDouble { slot } if self.calm => self.resolve_double(slot),
             Event::EndDouble { slot } => self.end_double(slot),
-            Event::Sweep => self.sweep(),
+            Event::Sweep => self.sweep()?,
             Event::Isolate { slot } => self.isolate(slot),
             Event::HealNode { slot } => self.heal(Some(slot)),
             Event::Heal => self.heal(None),
@@ -444,7 +455,11 @@ impl World {
     fn restart(&mut self, slot: usize) -> Result<(), String> {
         let twin = self.nodes.len() / 2 + self.node_of(slot);
         let other_serves = self.calm && slot != twin && self.nodes[twin].is_some();
-        if self.nodes[slot].is_some() || other_serves || self.calm && slot == twin {
+        let done = self.calm && (slot == twin || !self.operators.lists(self.node_of(slot)));
+        if self.nodes[slot].is_some() || other_serves || done {
+            return Ok(());
+        }
+        if !self.operators.may_start(self.node_of(slot)) {
             return Ok(());
         }
         self.lives[slot] += 1;
@@ -456,8 +471,9 @@ impl World {
         let drift = self.mix.drift;
         let rate = self.rng.between(1_000 - drift, 1_000 + drift);
         let clock = Clock::new(self.now, self.rng.below(1_000_000), rate);
-        let (mix, bug) = (&self.mix, self.options.bug);
-        let process = Process::start(identity, mix, bug, &self.dictionary, seed, (self.now, clock));
+        let (mix, bug, list) = (&self.mix, self.options.bug, self.operators.list());
+        let clock = (self.now, clock);
+        let process = Process::start(identity, mix, list, bug, &self.dictionary, seed, clock);
         self.nodes[slot] = Some(process);
         self.checker.started(identity);
         self.note(|| format!("start of {identity:?} in slot {slot}"));
@@ -600,15 +616,21 @@ impl World {
         let leads = process.replica.core().is_some_and(|core| core.role() == Role::Leader);
         let began = leads && !std::mem::replace(&mut process.led, leads);
         process.led = leads;
+        let core = process.replica.core();
+        let joint = leads && core.is_some_and(|core| core.config().next.is_some());
+        let changes = joint && !std::mem::replace(&mut process.was_joint, joint);
+        process.was_joint = joint;
         if is_new {
             self.report.rejoins += u64::from(self.lives[slot] > 1);
             self.note_formed();
         }
-        if began && !self.calm && self.rng.chance(self.mix.trap) {
-            let reach = *self.rng.pick(&[1, 6]);
+        let traps = (began || changes) && !self.calm;
+        if traps && self.rng.chance(self.mix.trap) {
+            let reach = if changes { 1 } else { *self.rng.pick(&[1, 6]) };
             let wait = self.rng.below(reach * self.mix.delay_ms + 1);
             self.after(wait, Event::Isolate { slot });
         }
+        self.look_at_roster(slot)?;
         let leader_commit = self.leader_commit(slot);
         let Some(process) = &self.nodes[slot] else { return Ok(()) };
         match process.replica.core() {
@@ -618,7 +640,7 @@ impl World {
     }
 
     fn note_formed(&mut self) {
-        let nodes = self.nodes.iter().take(self.nodes.len() / 2);
+        let nodes = self.nodes.iter().take(self.mix.ranks.len());
         let all = nodes.into_iter().all(|p| p.as_ref().is_some_and(|p| p.was_ready));
         if all && !self.formed {
             (self.formed, self.formed_at) = (true, self.now);
