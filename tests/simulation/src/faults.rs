@@ -337,7 +337,10 @@ impl World {
         if self.nodes[slot].is_none() {
             return;
         }
-        if self.can_lose(slot) {
+        // One that was never let in holds nothing, and may keep the other one from somebody who lags
+        // for that very reason.
+        let holds = |process: &Process| process.replica.phase() == Phase::Member;
+        if self.can_lose(slot) || !self.nodes[slot].as_ref().is_some_and(holds) {
             self.note(|| format!("the double at {slot} ends"));
             self.bury(slot);
             let original = self.node_of(slot);
