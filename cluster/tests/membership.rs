@@ -549,6 +549,29 @@ fn a_learner_that_was_forgotten_when_its_former_self_left_may_come_again() {
 }
 
 #[test]
+fn a_learner_that_left_is_not_taken_in_again_by_the_next_leader() {
+    let mut mini = Mini::start(&[1, 1, 0]);
+    let leader = mini.leader().unwrap();
+    let next = 1 - leader;
+    mini.hold(move |from, to, message| {
+        (from, to) == (2, next) && matches!(message, PeerMessage::Leave)
+    });
+    mini.step(2, Input::Detach);
+    mini.run_until("the learner is out", |mini| mini.nodes[2].finished.is_some());
+    mini.cut(2, leader);
+    // The next leader has not noticed yet that the learner is gone.
+    mini.step(leader, Input::Detach);
+    mini.run_until("the leader is out", |mini| mini.nodes[leader].finished.is_some());
+    mini.cut(leader, next);
+    mini.run_until("another leads", |mini| mini.leader() == Some(next));
+    mini.run(200);
+    assert_eq!(ranks(&mini, next), [(next as u32, 1)]);
+    mini.step(next, Input::Detach);
+    mini.run_until("the last one is out", |mini| mini.nodes[next].finished.is_some());
+    assert!(matches!(mini.nodes[next].finished, Some(Ok(()))));
+}
+
+#[test]
 fn a_newcomer_that_went_away_does_not_keep_the_last_voter() {
     let mut mini = Mini::start(&[1]);
     changed(&mini.operate_now(0, add("second:1", 1)));

@@ -47,15 +47,19 @@ impl Member {
     }
 
     /// A member whose place another self of its node took while it was not heard of cannot know
-    /// that, so it does not ask. Now that it is linked, the other one is gone.
+    /// that, so it does not ask. Now that it is linked, the other one is gone. Who has no other self
+    /// in the configuration may have left, and be linked only because nobody noticed: it has to ask.
     fn note_former_members(&mut self, node: &Node) {
+        let members = self.core.config().identities();
         for link in node.links.values() {
-            let former = matches!(link.standing, Some(Standing::Member(..)))
-                && !self.core.config().contains(link.identity)
-                && !self.farewell.wants_out(link.identity)
-                && node.roster.rank(link.identity.node).is_some();
+            let who = link.identity;
+            let replaced = !members.contains(&who) && members.iter().any(|m| m.node == who.node);
+            let former = replaced
+                && matches!(link.standing, Some(Standing::Member(..)))
+                && !self.farewell.wants_out(who)
+                && node.roster.rank(who.node).is_some();
             if former {
-                self.joiners.entry(link.identity).or_default();
+                self.joiners.entry(who).or_default();
             }
         }
     }
