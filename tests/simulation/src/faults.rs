@@ -337,8 +337,8 @@ impl World {
         if self.nodes[slot].is_none() {
             return;
         }
-        // One that was never let in holds nothing, and may keep the other one from somebody who lags
-        // for that very reason.
+        // One that was never let in holds nothing, and may keep the other one from somebody who
+        // lags for that very reason.
         let holds = |process: &Process| process.replica.phase() == Phase::Member;
         if self.can_lose(slot) || !self.nodes[slot].as_ref().is_some_and(holds) {
             self.note(|| format!("the double at {slot} ends"));

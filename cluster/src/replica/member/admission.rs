@@ -47,8 +47,9 @@ impl Member {
     }
 
     /// A member whose place another self of its node took while it was not heard of cannot know
-    /// that, so it does not ask. Now that it is linked, the other one is gone. Who has no other self
-    /// in the configuration may have left, and be linked only because nobody noticed: it has to ask.
+    /// that, so it does not ask. Now that it is linked, the other one is gone. Who has no other
+    /// self in the configuration may have left, and be linked only because nobody noticed: it has
+    /// to ask.
     fn note_former_members(&mut self, node: &Node) {
         let members = self.core.config().identities();
         for link in node.links.values() {
