@@ -572,6 +572,32 @@ fn a_learner_that_left_is_not_taken_in_again_by_the_next_leader() {
 }
 
 #[test]
+fn a_learner_whose_other_self_came_and_left_is_taken_in_again() {
+    let mut mini = Mini::start(&[1, 1, 0]);
+    let leader = mini.leader().unwrap();
+    (0..2).for_each(|other| mini.cut(2, other));
+    let former = mini.nodes.pop().unwrap();
+    let mut again = settings(2, &[1, 1, 0]);
+    again.identity = Identity::new(2, 999);
+    mini.boot(again);
+    (0..2).for_each(|other| mini.link(2, other));
+    mini.run_until("the other self", |mini| ready(mini, 2));
+    mini.step(2, Input::Detach);
+    mini.run_until("it is out", |mini| mini.nodes[2].finished.is_some());
+    (0..2).for_each(|other| mini.cut(2, other));
+    mini.commit(0, "while nobody is there");
+    mini.nodes.pop();
+    let identity = former.identity;
+    mini.nodes.push(former);
+    (0..2).for_each(|other| mini.link(2, other));
+    mini.run_until("the former self", |mini| {
+        let config = mini.nodes[leader].replica.core().unwrap().config().clone();
+        config.contains(identity) && ready(mini, 2) && mini.nodes[2].knows("while nobody is there")
+    });
+    mini.commit(2, "by the former self");
+}
+
+#[test]
 fn a_newcomer_that_went_away_does_not_keep_the_last_voter() {
     let mut mini = Mini::start(&[1]);
     changed(&mini.operate_now(0, add("second:1", 1)));

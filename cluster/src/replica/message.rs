@@ -34,7 +34,8 @@ pub enum PeerMessage {
     Join,
     /// The sender asks to be taken out of the configuration.
     Leave,
-    /// The receiver is out of the committed configuration, as it wished.
+    /// The receiver is out of the committed configuration: as it wished, or else it may ask to be
+    /// taken in again.
     Left,
     /// The receiver was taken out of the cluster's roster.
     Removed,

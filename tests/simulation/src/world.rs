@@ -80,8 +80,6 @@ pub(crate) struct World {
     pub(crate) leaving: bool,
     trace: Vec<String>,
     pub(crate) in_doubt: BTreeMap<TransactionId, ()>,
-    /// Slots whose processes were not members any more when that was looked at last.
-    taken_over: Vec<usize>,
     /// Images on their way, from slot to slot.
     pub(crate) transfers: BTreeSet<(usize, usize)>,
 }
@@ -152,7 +150,6 @@ impl World {
             leaving: false,
             trace: Vec::new(),
             in_doubt: BTreeMap::new(),
-            taken_over: Vec::new(),
             transfers: BTreeSet::new(),
         }
     }
@@ -213,35 +210,13 @@ impl World {
         self.after(1_000, Event::Sweep);
     }
 
-    /// Once calm: a process whose place another one took, under the same id, is not taken in again.
-    /// Whoever runs it has to start it anew.
+    /// Once calm: who was removed and could not hear of it does.
     fn sweep(&mut self) -> Result<(), String> {
         if self.stopping {
             return Ok(());
         }
         self.after(1_000, Event::Sweep);
-        self.sweep_removed()?;
-        let cores = self.nodes.iter().flatten().filter_map(|process| process.replica.core());
-        let newest = cores.max_by_key(|core| core.commit());
-        let Some((commit, config)) = newest.map(|core| (core.commit(), core.config().clone()))
-        else {
-            return Ok(());
-        };
-        let out: Vec<usize> = (0..self.nodes.len())
-            .filter(|slot| {
-                let process = self.nodes[*slot].as_ref();
-                process
-                    .and_then(|process| process.replica.core())
-                    .is_some_and(|core| core.commit() < commit && !config.contains(core.identity()))
-            })
-            .collect();
-        let before = std::mem::replace(&mut self.taken_over, out.clone());
-        for slot in out.iter().filter(|slot| before.contains(slot)) {
-            self.note(|| format!("the process in slot {slot} was replaced: it starts anew"));
-            self.bury(*slot);
-            self.after(1, Event::Restart { slot: *slot });
-        }
-        Ok(())
+        self.sweep_removed()
     }
 
     /// Walls fall: what waited behind them goes on, who was cut off dials.

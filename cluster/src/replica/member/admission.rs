@@ -31,7 +31,6 @@ impl Member {
         if !self.is_leading() || !self.core.has_committed_in_term() || disputed {
             return;
         }
-        self.note_former_members(node);
         let joiners: Vec<Identity> = self.joiners.keys().copied().collect();
         for joiner in joiners {
             if !node.is_linked(joiner) {
@@ -46,22 +45,39 @@ impl Member {
         self.reconcile(node);
     }
 
-    /// A member whose place another self of its node took while it was not heard of cannot know
-    /// that, so it does not ask. Now that it is linked, the other one is gone. Who has no other
-    /// self in the configuration may have left, and be linked only because nobody noticed: it has
-    /// to ask.
-    fn note_former_members(&mut self, node: &Node) {
-        let members = self.core.config().identities();
-        for link in node.links.values() {
-            let who = link.identity;
-            let replaced = !members.contains(&who) && members.iter().any(|m| m.node == who.node);
-            let former = replaced
-                && matches!(link.standing, Some(Standing::Member(..)))
+    /// Who was taken out of the configuration while it was not linked, because another self of its
+    /// node came or went, cannot know that: it is told, and asks to be taken in. One that left asks
+    /// for nothing, even if nobody noticed yet that its link is dead.
+    pub(super) fn tell_outsiders(&mut self, node: &mut Node) {
+        if !self.is_leading() || !self.core.has_committed_in_term() {
+            return;
+        }
+        let config = self.core.config();
+        let is_outside = |who: Identity, standing: &Option<Standing>| {
+            matches!(standing, Some(Standing::Member(..)))
+                && !config.contains(who)
                 && !self.farewell.wants_out(who)
-                && node.roster.rank(who.node).is_some();
-            if former {
-                self.joiners.entry(who).or_default();
-            }
+                && node.roster.rank(who.node).is_some()
+        };
+        let links = node.links.values().filter(|link| is_outside(link.identity, &link.standing));
+        for who in links.map(|link| link.identity).collect::<Vec<Identity>>() {
+            node.send(who, PeerMessage::Left);
+        }
+    }
+
+    /// A leader says that this node is out of the configuration.
+    pub(super) fn told_left(&mut self, node: &Node) {
+        if matches!(node.ending, Ending::Detach { .. }) {
+            self.end_detached(node);
+        } else {
+            self.is_outside = true;
+        }
+    }
+
+    /// This node may be in again.
+    pub(super) fn note_inside(&mut self, node: &Node) {
+        if self.applied_config.contains(node.identity()) {
+            self.is_outside = false;
         }
     }
 
@@ -123,6 +139,9 @@ impl Member {
     pub(in super::super) fn wants_rank(&self, node: &Node) -> bool {
         if matches!(node.ending, Ending::Detach { .. }) {
             return false;
+        }
+        if self.is_outside {
+            return true;
         }
         let wanted = node.roster.rank(node.identity().node);
         let own = self.applied_config.current.iter().find(|m| m.identity == node.identity());

@@ -231,7 +231,7 @@ impl Member {
         }
     }
 
-    pub(super) fn end_detached(&mut self, node: &mut Node) {
+    pub(super) fn end_detached(&mut self, node: &Node) {
         if matches!(node.ending, Ending::Detach { .. }) {
             self.end = Some(Ok(()));
         }

@@ -88,6 +88,8 @@ pub(super) struct Member {
     handover: Option<Handover>,
     /// This node was taken out of the cluster, and knows it.
     is_removed: bool,
+    /// A leader said that this node is out of the configuration, and did not take it in yet.
+    is_outside: bool,
     /// Waiting requests may find a leader now.
     eager: bool,
     /// The configuration is another one: joiners may have their next step.
@@ -151,6 +153,7 @@ impl Member {
             effects: Vec::new(),
             handover: None,
             is_removed: false,
+            is_outside: false,
             eager: false,
             configured: false,
             end: None,
@@ -225,6 +228,7 @@ impl Member {
     fn round(&mut self, node: &mut Node) {
         self.farewell.note_links(node);
         self.ask_for_rank(node);
+        self.tell_outsiders(node);
         self.admit(node);
         self.look_at_images(node);
         self.say_farewell(node);
@@ -287,7 +291,7 @@ impl Member {
             }
             PeerMessage::Installed { last } => self.image_installed(node, from, last),
             PeerMessage::Leave => self.remove_member(node, from),
-            PeerMessage::Left => self.end_detached(node),
+            PeerMessage::Left => self.told_left(node),
             PeerMessage::Removed => self.removed(),
             PeerMessage::Transfer { to } => self.hand_over(node, to),
             PeerMessage::Goodbye => self.farewell.goodbye_from(from),
