@@ -85,6 +85,9 @@ impl Core {
         let leads = matches!(self.state, State::Leader(_));
         let willing = !leads && (transfer || !self.leader_is_alive());
         let granted = term > self.term() && willing && self.is_up_to_date(last);
+        if willing && !self.is_up_to_date(last) && !self.is_entitled() {
+            self.following.is_asked_in_vain = true;
+        }
         let term = if granted { term } else { self.term() };
         self.send(from, term, MessageBody::PreVoteAnswer { granted }, self.hard_sequence, out);
     }
@@ -282,11 +285,20 @@ impl Core {
     /// committed: it may be the only one that holds it, so that nobody else could win. It wins by
     /// the votes of that configuration, in which its own counts nothing, and steps down when it is
     /// committed (Ongaro 2014, section 4.2.2).
+    ///
+    /// And so is a node that somebody asks for its vote, though its own log gives it no rank, and
+    /// that has to refuse because its own log is newer: who asks has a configuration in which that
+    /// vote may be needed, and as long as nobody replaces that one by a newer log, nobody can win.
     fn may_campaign(&self) -> bool {
         !self.vetoed
-            && self.log.configs_since(self.commit).any(|c| c.rank_of(self.identity) > 0)
+            && (self.is_entitled() || self.following.is_asked_in_vain)
             && self.term().0 < NUMBER_MAX
             && self.connected_quorum()
+    }
+
+    /// Whether a configuration that may be in force gives this node a rank.
+    fn is_entitled(&self) -> bool {
+        self.log.configs_since(self.commit).any(|config| config.rank_of(self.identity) > 0)
     }
 
     /// Whether a log that ends there holds at least what this one can be needed for.

@@ -111,6 +111,7 @@ impl Core {
             return false;
         }
         self.following.source = Some(from);
+        self.following.is_asked_in_vain = false;
         if !matches!(self.state, State::Follower) {
             self.wait_as_follower(self.patient_at());
         }

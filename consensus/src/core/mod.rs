@@ -134,6 +134,8 @@ struct Following {
     /// The highest commit and durable index it told.
     leader_commit: EntryIndex,
     leader_durable: EntryIndex,
+    /// Somebody asked for this node's vote, in no leader's time, with an older log.
+    is_asked_in_vain: bool,
 }
 
 impl Core {

@@ -425,6 +425,50 @@ fn learners_never_count_and_never_campaign() {
     assert!([1, 2].iter().all(|n| world.core(*n).role() == Role::Follower));
 }
 
+/// Node 1 led, and its log alone has a change that gives node 3 most of the rank. Node 0 led after
+/// it, and nobody but node 3 has anything of that. Node 2 has neither. Now node 0 is gone: 1 needs
+/// the vote of 3, whose log is newer, 2 that of 1, whose log is longer, and 3 knows of no rank.
+#[test]
+fn a_learner_whose_vote_is_needed_and_whose_log_is_the_newest_leads_until_others_can() {
+    let (mut world, leader) = cluster(&[1, 1, 1, 0]);
+    if leader != 1 {
+        world.step(leader, Input::TransferLeadership { to: id(1) });
+        world.run(100);
+    }
+    assert_eq!(world.leader(), Some(1));
+    isolate(&mut world, 1);
+    world.step(1, window(8));
+    world.step(1, Input::ProposeConfig { members: members(&[1, 1, 1, 3]) });
+    world.core(1).config().next.as_ref().expect("a joint change that only node 1 has");
+    // The packets of the next leader's election arrive, but none to node 2 after it.
+    for _ in 0..10_000 {
+        if world.core(0).role() == Role::Leader {
+            break;
+        }
+        (0..4).for_each(|node| world.sync(node));
+        if world.packets.is_empty() {
+            world.pass(2);
+        } else {
+            let packet = world.packets.remove(0);
+            world.deliver(packet);
+        }
+    }
+    assert_eq!(world.core(0).role(), Role::Leader);
+    world.cut.insert((0, 2));
+    world.step(0, window(8));
+    world.run(100);
+    let last = |world: &World, node| world.core(node).last();
+    assert!(last(&world, 3).1 > last(&world, 1).1, "the newest term's entries");
+    assert_eq!(last(&world, 1).1, last(&world, 2).1);
+    assert!(last(&world, 1) > last(&world, 2), "the longer log of an older term");
+    kill(&mut world, 0);
+    world.cut.clear();
+    world.run(5_000);
+    let leader = world.leader().expect("one and two are a quorum, and reach each other");
+    assert!([1, 2].contains(&leader), "who has no rank does not go on leading");
+    assert!(world.core(leader).has_committed_in_term());
+}
+
 #[test]
 fn ranks_decide_who_may_be_lost() {
     let mut world = led_by_first(&[2, 1, 1]);
