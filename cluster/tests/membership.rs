@@ -598,6 +598,17 @@ fn a_learner_whose_other_self_came_and_left_is_taken_in_again() {
 }
 
 #[test]
+fn a_late_word_that_a_member_is_out_changes_nothing() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let member = (leader + 1) % 3;
+    let from = mini.nodes[leader].identity;
+    mini.step(member, Input::Receive { from, message: PeerMessage::Left });
+    mini.run_until("in again", |mini| ready(mini, member));
+    mini.commit(member, "as before");
+}
+
+#[test]
 fn a_newcomer_that_went_away_does_not_keep_the_last_voter() {
     let mut mini = Mini::start(&[1]);
     changed(&mini.operate_now(0, add("second:1", 1)));

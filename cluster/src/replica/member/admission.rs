@@ -74,9 +74,10 @@ impl Member {
         }
     }
 
-    /// This node may be in again.
-    pub(super) fn note_inside(&mut self, node: &Node) {
-        if self.applied_config.contains(node.identity()) {
+    /// A leader sends its log to members only: what it said of this node before is over, or was
+    /// overtaken on its way. It says so again if not.
+    pub(super) fn note_append(&mut self, from: Identity) {
+        if self.core.leader() == Some(from) {
             self.is_outside = false;
         }
     }

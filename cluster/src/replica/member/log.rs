@@ -163,7 +163,6 @@ impl Member {
                 let mut removed = before.identities();
                 removed.retain(|who| !config.contains(*who));
                 self.farewell.configured(&before, config);
-                self.note_inside(node);
                 self.joiners.retain(|who, _| !removed.contains(who));
                 self.tell_removed(node, &removed);
                 self.forget_former_members();

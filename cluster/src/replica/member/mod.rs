@@ -33,8 +33,8 @@ mod transfer;
 use std::collections::BTreeMap;
 
 use quorate_consensus::{
-    Config, Core, EntryIndex, HardState, Identity, Input as CoreInput, Message, Role, Start, Term,
-    Ticks,
+    Config, Core, EntryIndex, HardState, Identity, Input as CoreInput, Message, MessageBody, Role,
+    Start, Term, Ticks,
 };
 
 use super::api::{ClusterEvent, NEVER};
@@ -264,7 +264,11 @@ impl Member {
         }
         match message {
             PeerMessage::Core(message) => {
+                let is_append = matches!(message.body, MessageBody::Append { .. });
                 self.drive(node, CoreInput::Receive { from, message });
+                if is_append {
+                    self.note_append(from);
+                }
                 if self.joiners.contains_key(&from) {
                     self.admit(node); // it may have caught up with this
                 }

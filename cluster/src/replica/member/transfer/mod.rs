@@ -357,7 +357,6 @@ impl Member {
         self.applied_entry = last;
         self.applied_term = last_term;
         self.applied_config = config.clone();
-        self.note_inside(node);
         self.kept.clear();
         self.digests.replaced();
         self.farewell.set_in_log(stopped);
