@@ -5,7 +5,7 @@
 
 mod support;
 
-use quorate_cluster::replica::{Input, PeerMessage, Phase, Standing};
+use quorate_cluster::replica::{Input, PeerMessage, Phase, ReplicaSettings, Standing};
 use quorate_cluster::{AdminAnswer, AdminError, AdminRequest, ClusterError, ClusterEvent};
 use quorate_consensus::{Identity, NodeId};
 use quorate_engine::CommitError;
@@ -606,6 +606,50 @@ fn a_late_word_that_a_member_is_out_changes_nothing() {
     mini.step(member, Input::Receive { from, message: PeerMessage::Left });
     mini.run_until("in again", |mini| ready(mini, member));
     mini.commit(member, "as before");
+}
+
+/// Whether a newcomer whose image takes longer than its link ever lasts gets its rank.
+fn joins_over_a_link_that_breaks(cut_ms: u64) -> bool {
+    let tweak = |settings: &mut ReplicaSettings| {
+        settings.image_piece_objects = 1;
+        settings.departed_after_ms = 3_000; // the default
+    };
+    let mut mini = Mini::start_with(&[1, 1, 1], tweak);
+    let leader = mini.leader().unwrap();
+    for number in 0..400 {
+        mini.commit(leader, &format!("fact {number}"));
+    }
+    let slow = (leader + 1) % 3;
+    let mut again = settings(slow as u32, &[1, 1, 1]);
+    tweak(&mut again);
+    again.identity = Identity::new(slow as u32, 999);
+    mini.boot(again);
+    for _ in 0..20 {
+        (0..3).filter(|other| *other != slow).for_each(|other| mini.link(slow, other));
+        mini.run(200);
+        if ready(&mini, slow) {
+            return true;
+        }
+        (0..3).filter(|other| *other != slow).for_each(|other| mini.cut(slow, other));
+        mini.run(cut_ms);
+    }
+    false
+}
+
+#[test]
+fn a_slow_newcomer_joins_over_a_link_that_breaks_again_and_again() {
+    assert!(joins_over_a_link_that_breaks(2_000));
+    assert!(joins_over_a_link_that_breaks(4_000));
+}
+
+#[test]
+fn a_leader_is_in_whatever_somebody_says() {
+    let mut mini = Mini::start(&[1, 1, 1]);
+    let leader = mini.leader().unwrap();
+    let from = mini.nodes[(leader + 1) % 3].identity;
+    mini.step(leader, Input::Receive { from, message: PeerMessage::Left });
+    mini.run(2_000);
+    assert!(ready(&mini, leader));
 }
 
 #[test]

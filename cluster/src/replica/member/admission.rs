@@ -69,7 +69,8 @@ impl Member {
     pub(super) fn told_left(&mut self, node: &Node) {
         if matches!(node.ending, Ending::Detach { .. }) {
             self.end_detached(node);
-        } else {
+        } else if !self.is_leading() {
+            // Who leads is in, whatever somebody knew when he said this.
             self.is_outside = true;
         }
     }

@@ -13,6 +13,7 @@ use super::super::message::PeerMessage;
 use super::super::node::Node;
 use super::super::roster::{Roster, RosterChange};
 use super::Member;
+use super::transfer::KEEP_MS;
 use crate::error::ClusterError;
 use crate::event::NodeInfo;
 
@@ -120,9 +121,10 @@ impl Member {
     }
 
     /// Newcomers that went away before they got their rank. A last voter that wants to leave would
-    /// wait for each; one that is back asks anew.
+    /// wait for each; one that is back asks anew. None is given up as long as the image that it was
+    /// sent could go on: who is out of the configuration begins at its beginning.
     fn lost_newcomers(&mut self, node: &Node, current: &[ConfigMember]) -> Vec<Identity> {
-        let limit = node.settings.departed_after_ms;
+        let limit = node.settings.departed_after_ms.max(KEEP_MS);
         let newcomers = current.iter().filter(|member| {
             member.rank == 0 && node.roster.rank(member.identity.node).is_some_and(|rank| rank > 0)
         });

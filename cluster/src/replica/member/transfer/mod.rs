@@ -41,6 +41,7 @@ use crate::error::ClusterError;
 
 use pace::Pace;
 pub(in super::super) use receiving::{ReceivedImage, Receiving, receive_piece};
+pub(super) use sending::KEEP_MS;
 use sending::{Due, PieceLimits, Sending, Word};
 pub(super) use tail::Hold;
 use tail::Tail;

@@ -35,7 +35,7 @@ pub(super) const ASKS_MAX: u32 = 10;
 const ASKS_UNTIL_BELIEVED: u32 = 2;
 
 /// A transfer whose link broke goes on if the link is back within this time, ms.
-pub(super) const KEEP_MS: Ticks = 10_000;
+pub(in super::super) const KEEP_MS: Ticks = 10_000;
 
 /// How large pieces may be.
 #[derive(Clone, Copy, Debug)]
