@@ -54,7 +54,8 @@ impl Member {
         }
         let config = self.core.config();
         let is_outside = |who: Identity, standing: &Option<Standing>| {
-            matches!(standing, Some(Standing::Member(..)))
+            // Who did not say what it is may be one; a newcomer takes no notice.
+            !matches!(standing, Some(Standing::Blank | Standing::Joining { .. }))
                 && !config.contains(who)
                 && !self.farewell.wants_out(who)
                 && node.roster.rank(who.node).is_some()
