@@ -29,6 +29,8 @@ struct Waiting {
     request: Request,
     /// The term whose leader got a copy that may still enter the log.
     asked: Option<Term>,
+    /// Copies that this leader may answer yet: given over the link that is up, and not refused.
+    copies: u32,
     /// What the caller wants.
     wish: Wish,
     /// The caller got `InDoubt`.
@@ -96,7 +98,7 @@ pub(super) struct Lost {
 impl Pending {
     /// Takes a request in, waiting.
     pub(super) fn insert(&mut self, sequence: u64, request: Request, wish: Wish) {
-        let waiting = Waiting { request, asked: None, wish, answered: false };
+        let waiting = Waiting { request, asked: None, copies: 0, wish, answered: false };
         let before = self.requests.insert(sequence, waiting);
         assert!(before.is_none(), "sequence {sequence} was submitted twice");
         self.waiting.insert(sequence);
@@ -115,22 +117,40 @@ impl Pending {
         for sequence in waiting {
             let request = self.requests.get_mut(&sequence).expect("waiting requests exist");
             assert!(!request.answered, "an answered request waited");
-            request.asked = Some(term);
+            (request.asked, request.copies) = (Some(term), 1);
             asked.push((sequence, request.request.clone()));
         }
         asked
     }
 
-    /// The requests given to the leader of `term` so far, for a link that came back.
-    pub(super) fn asked_in(&self, term: Term) -> Vec<(u64, Request)> {
-        let asked = self.requests.iter().filter(|(_, request)| request.asked == Some(term));
-        asked.map(|(&sequence, request)| (sequence, request.request.clone())).collect()
+    /// The requests given to the leader of `term` so far, which get another copy each.
+    pub(super) fn ask_again(&mut self, term: Term) -> Vec<(u64, Request)> {
+        let asked = self.requests.iter_mut().filter(|(_, request)| request.asked == Some(term));
+        asked
+            .map(|(&sequence, request)| {
+                request.copies += 1;
+                (sequence, request.request.clone())
+            })
+            .collect()
     }
 
-    /// The copy given to the leader of `term` was refused there and never enters a log.
+    /// The link to the leader of `term` broke: no copy that went over it is answered any more, and
+    /// whatever comes over the next one comes behind them.
+    pub(super) fn leader_link_broke(&mut self, term: Term) {
+        for request in self.requests.values_mut().filter(|request| request.asked == Some(term)) {
+            request.copies = 0;
+        }
+    }
+
+    /// A copy given to the leader of `term` was refused there and never enters a log. Another one
+    /// that is on its way still may.
     pub(super) fn wait_again(&mut self, sequence: u64, term: Term) -> Freed {
         let Some(request) = self.requests.get_mut(&sequence) else { return Freed::Unknown };
         if request.asked != Some(term) {
+            return Freed::Unknown;
+        }
+        request.copies = request.copies.saturating_sub(1);
+        if request.copies > 0 {
             return Freed::Unknown;
         }
         if request.answered {
@@ -269,6 +289,21 @@ mod tests {
         pending.expire(100);
         assert_eq!(pending.resolve(Term(4)), Lost { again: 0, settled: vec![2] });
         assert!(!pending.has_waiting());
+    }
+
+    #[test]
+    fn a_refused_copy_tells_nothing_of_another_on_its_way() {
+        let mut pending = pending(&[1]);
+        pending.ask_all(Term(3));
+        assert_eq!(pending.ask_again(Term(3)).len(), 1);
+        assert_eq!(pending.wait_again(1, Term(3)), Freed::Unknown);
+        assert_eq!(pending.expire(100), Expired { refused: vec![], in_doubt: vec![1] });
+        assert_eq!(pending.wait_again(1, Term(3)), Freed::Settled);
+        let mut pending = self::pending(&[2]);
+        pending.ask_all(Term(3));
+        pending.leader_link_broke(Term(3));
+        pending.ask_again(Term(3));
+        assert_eq!(pending.wait_again(2, Term(3)), Freed::Waiting, "the first copy is gone");
     }
 
     #[test]

@@ -341,10 +341,16 @@ impl Member {
         }
         if self.is_leading() {
             // The tail counts a window that never was.
-            if let Some(leading) = self.leading.take() {
+            let mut refused = BTreeMap::new();
+            if let Some(mut leading) = self.leading.take() {
+                refused = std::mem::take(&mut leading.refused);
                 self.abandon(node, leading);
             }
             self.role_changed(node);
+            // The same term goes on, and what was refused in it.
+            if let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) {
+                leading.refused = refused;
+            }
         }
     }
 

@@ -90,6 +90,8 @@ pub(super) struct Member {
     is_removed: bool,
     /// A leader said that this node is out of the configuration, and did not take it in yet.
     is_outside: bool,
+    /// The leader that was given own requests last, and its term.
+    asked: Option<(Term, Identity)>,
     /// Waiting requests may find a leader now.
     eager: bool,
     /// The configuration is another one: joiners may have their next step.
@@ -154,6 +156,7 @@ impl Member {
             handover: None,
             is_removed: false,
             is_outside: false,
+            asked: None,
             eager: false,
             configured: false,
             end: None,
@@ -253,6 +256,9 @@ impl Member {
         self.reads.link_broke(peer);
         self.everywhere.link_broke(peer, node.now);
         self.image_link_broke(node, peer);
+        if let Some((term, _)) = self.asked.filter(|(_, leader)| *leader == peer) {
+            node.pending.leader_link_broke(term);
+        }
         self.drive(node, CoreInput::PeerDown { peer });
     }
 

@@ -69,7 +69,7 @@ impl Member {
     pub(super) fn repeat_requests(&mut self, node: &mut Node, leader: Identity) {
         if leader != node.identity() {
             let term = self.core.term();
-            for (sequence, request) in node.pending.asked_in(term) {
+            for (sequence, request) in node.pending.ask_again(term) {
                 node.counters.repeats += 1;
                 self.give(node, leader, term, sequence, request);
             }
@@ -86,6 +86,7 @@ impl Member {
         request: Request,
     ) {
         let id = node.transaction_id(sequence);
+        self.asked = Some((term, leader));
         if leader == node.identity() {
             self.request_from(node, leader, term, id, request);
         } else {
