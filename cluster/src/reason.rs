@@ -93,8 +93,8 @@ impl fmt::Display for QuorumReason {
             Self::Disputed { index, others } => write!(
                 f,
                 "the state of this node behind index {index} is not that of {}, and no quorum has \
-                 the same, so that nothing may be built on it; start the nodes that are away, or \
-                 find out which node is right, stop the others, recover the cluster from that one \
+                 the same, so that nothing may be built on it; reconnect nodes that are cut off, \
+                 or find out which node is right, stop the others, recover the cluster from it \
                  and start the others without state",
                 Nodes(others)
             ),
@@ -133,7 +133,7 @@ mod tests {
             (QuorumReason::LeaderSilent { leader: node }, "try again"),
             (QuorumReason::Vetoed, "commit on another node"),
             (QuorumReason::NoState, "wait until it joined"),
-            (QuorumReason::Disputed { index: Index(9), others: vec![node] }, "start the nodes"),
+            (QuorumReason::Disputed { index: Index(9), others: vec![node] }, "reconnect nodes"),
             (QuorumReason::Full { in_flight: 8 }, "try again"),
         ] {
             let text = reason.to_string();

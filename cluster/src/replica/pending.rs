@@ -4,7 +4,8 @@
 //! moment a copy was given to the leader of a term. The fate of an asked request comes from the
 //! log alone: its index is applied, or an entry of a later term is applied without it; then it can
 //! never enter the log by that copy, and it is given to the new leader. A refusal by the leader of
-//! that very term says the same at once.
+//! that very term says the same at once, if no other copy is on its way to it: one that hands over
+//! refuses what it may take a moment later.
 //!
 //! Invariants:
 //!

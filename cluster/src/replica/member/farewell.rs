@@ -7,9 +7,9 @@
 //! counts as gone: until then it votes, stores and acknowledges, so that the last one too can see
 //! the end in its log.
 //!
-//! An incarnation that asked to leave, or was taken out, is never taken in again, whatever old
-//! message or leftover says so; but for a learner that came in place of another self of its node
-//! and did not ask: it may come again.
+//! An incarnation that asked to leave, or a voter that was taken out and left its node's place
+//! empty, is never taken in again, whatever old message or leftover says so. Who was taken out
+//! because another self of its node came or went did not ask: it may come again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
